@@ -1,0 +1,4 @@
+//! Wires the parts together.
+#![forbid(unsafe_code)]
+
+fn main() {}

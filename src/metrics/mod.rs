@@ -1,0 +1,1 @@
+//! Every metric of the server, and the pages that expose them.
