@@ -31,7 +31,7 @@ pub(super) fn metadata(page: &mut Vec<u8>, family: &Family) {
 pub(super) fn bound(page: &mut Vec<u8>, upper_ns: u64) {
     if upper_ns >= 100_000 {
         decimal::seconds(page, u128::from(upper_ns));
-        if upper_ns % decimal::NS_PER_SECOND == 0 {
+        if upper_ns.is_multiple_of(decimal::NS_PER_SECOND) {
             page.extend_from_slice(b".0");
         }
         return;

@@ -36,7 +36,7 @@ impl Process {
     pub(super) fn new() -> Process {
         let mut buffer = [0; STAT_MAX_BYTES];
         let start_ticks = read("/proc/self/stat", &mut buffer)
-            .and_then(|stat| Stat::parse(stat))
+            .and_then(Stat::parse)
             .map(|stat| stat.start_ticks);
         let boot_time_seconds = boot_time_seconds();
         Process {
@@ -54,7 +54,7 @@ impl Process {
 
     pub(super) fn usage(&self) -> Usage {
         let mut buffer = [0; STAT_MAX_BYTES];
-        let stat = read("/proc/self/stat", &mut buffer).and_then(|stat| Stat::parse(stat));
+        let stat = read("/proc/self/stat", &mut buffer).and_then(Stat::parse);
         Usage {
             cpu_ns: stat.map(|stat| stat.cpu_ticks * (NS_PER_SECOND / TICKS_PER_SECOND)),
             resident_memory_bytes: stat
