@@ -250,7 +250,9 @@ mod tests {
             "0.25,0.5,0.75,1,1.25,1.5,1.75,2"
         );
         assert_eq!(
-            shown("exponential:0.000000001,10,15").split(',').last(),
+            shown("exponential:0.000000001,10,15")
+                .split(',')
+                .next_back(),
             Some("100000")
         );
         assert_eq!(shown("linear:1,0.000000001,63").split(',').count(), 63);

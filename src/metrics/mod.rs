@@ -2,11 +2,11 @@
 //!
 //! Threads that answer requests each own a [`Recorder`] and record durations through it; whoever serves
 //! `/metrics` calls [`Metrics::render`]. Recording never waits for anything, rendering never for a recorder, and
-//! a page's `_count`, `_sum` and buckets describe the same observations: [`histogram`] tells how.
+//! a page's `_count`, `_sum` and buckets describe the same observations: `histogram` tells how.
 //!
-//! The modules, from the inside out: [`histogram`] and [`exemplar`] hold what one thread observed of one series;
-//! [`recorder`] hands out the right to write to them; [`page`] puts all together, [`text`] and [`openmetrics`]
-//! know what differs between the formats and [`families`] what is the same.
+//! The modules, from the inside out: `histogram` and `exemplar` hold what one thread observed of one series;
+//! `recorder` hands out the right to write to them; `page` puts all together, `text` and `openmetrics`
+//! know what differs between the formats and `families` what is the same.
 
 mod bounds;
 mod decimal;
