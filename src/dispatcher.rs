@@ -14,7 +14,7 @@ use tiny_http::{HTTPVersion, Request, Server};
 use crate::accept_loop::Bell;
 use crate::delay::Delay;
 use crate::endpoint::{self, Answer};
-use crate::metrics::{Labels, Method, Path, Status, TraceContext};
+use crate::metrics::{Labels, Status, TraceContext};
 use crate::panics;
 use crate::pending::{Channel, Pending};
 use crate::responders::Responders;
@@ -115,10 +115,7 @@ impl Dispatcher {
             request: pending,
         };
         let pushed = if unread {
-            self.dispatch
-                .schedule
-                .push_last(scheduled, arrived)
-                .map(|()| false)
+            self.dispatch.schedule.push_last(scheduled, arrived).map(|()| false)
         } else {
             self.dispatch.schedule.push(scheduled, arrived)
         };

@@ -53,9 +53,7 @@ impl Remains {
         let droppable = framing::droppable(&request);
         let mut reader = request.upgrade("HTTP/1.1", Response::empty(StatusCode(status)));
         // The connection ends whether this arrives or not.
-        let _ = reader
-            .write_all(line.as_bytes())
-            .and_then(|()| reader.flush());
+        let _ = reader.write_all(line.as_bytes()).and_then(|()| reader.flush());
         Remains { reader, droppable }
     }
 

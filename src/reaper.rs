@@ -76,12 +76,7 @@ impl Reaper {
 
     /// Ends a connection that was cut off; drops its requests without an answer, here rather than in a responder, since a
     /// drop may write what is left in tiny_http's buffer.
-    pub fn close(
-        &self,
-        peer: SocketAddr,
-        remains: Option<Remains>,
-        unanswered: Vec<Box<Pending>>,
-    ) {
+    pub fn close(&self, peer: SocketAddr, remains: Option<Remains>, unanswered: Vec<Box<Pending>>) {
         self.lock().push(Closing {
             peer,
             remains,
@@ -145,10 +140,7 @@ fn sweep(schedule: &Schedule<Box<Pending>>, shortage: usize, now: Instant) {
     } else if shortage > 0 {
         let longest = schedule.sweep(&open, now, Duration::ZERO);
         // A connection has two descriptors.
-        shut_down(
-            longest.into_iter().take(shortage.div_ceil(2)),
-            Shutdown::Both,
-        );
+        shut_down(longest.into_iter().take(shortage.div_ceil(2)), Shutdown::Both);
     }
 }
 
