@@ -195,7 +195,7 @@ mod tests {
         recorder.record(ROOT_OK, 100_000_000, None);
         recorder.record(ROOT_OK, 100_000_001, None);
         recorder.record(UI_MISSING, 5_000_000_000, None);
-        metrics.in_flight().inc();
+        metrics.in_flight().set(1);
         assert_eq!(
             steady(&page(&metrics, Format::Text004)),
             [
