@@ -14,7 +14,8 @@ impl Gauge {
     /// Sets the value. What the number counts is counted by its owner, once, so that no request pays for it twice.
     pub fn set(&self, value: usize) {
         // Relaxed: the value orders nothing but itself.
-        self.0.store(i64::try_from(value).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.0
+            .store(i64::try_from(value).unwrap_or(i64::MAX), Ordering::Relaxed);
     }
 
     /// The value now.
