@@ -9,6 +9,7 @@
 //! know what differs between the formats and `families` what is the same.
 
 mod bounds;
+mod buckets;
 mod decimal;
 mod exemplar;
 mod families;
@@ -31,6 +32,7 @@ pub use negotiation::{Escaping, Format};
 pub use recorder::Recorder;
 pub use traceparent::TraceContext;
 
+use buckets::Buckets;
 use histogram::Snapshot;
 use labels::SERIES_MAX;
 use page::{Layout, Page};
@@ -50,6 +52,7 @@ const MAIN_SERIES: Labels = Labels {
 /// All metrics of the process.
 pub struct Metrics {
     bounds: Bounds,
+    buckets: Buckets,
     layout: Layout,
     process: Process,
     in_flight: Gauge,
@@ -68,6 +71,7 @@ impl Metrics {
     /// Metrics with nothing observed, but for the series `GET`, `/`, `200`, which exists from the start.
     pub fn new(bounds: Bounds) -> Metrics {
         let metrics = Metrics {
+            buckets: Buckets::new(&bounds),
             layout: Layout::new(&bounds),
             bounds,
             process: Process::new(),
@@ -141,6 +145,7 @@ impl Metrics {
         &self.shards
     }
 
+    #[inline]
     fn scrape(&self) -> u64 {
         self.scrape.0.load(Ordering::Relaxed)
     }
