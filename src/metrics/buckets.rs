@@ -89,7 +89,7 @@ mod tests {
     fn a_duration_equal_to_a_bound_falls_into_its_bucket() {
         for bounds in [
             "0.1,0.15,0.225,0.3375,0.50625,0.75,1,1.25,1.5,1.75,2,2.5",
-            "linear:1,0.000000001,63",
+            "linear:1,0.000000003,63",
         ] {
             let (bounds, buckets) = (bounds.parse::<Bounds>().unwrap(), buckets(bounds));
             for (place, &upper_ns) in bounds.upper_ns().iter().enumerate() {

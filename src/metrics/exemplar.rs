@@ -103,10 +103,6 @@ impl ExemplarSlot {
 mod tests {
     use super::*;
 
-    fn trace(id: u64) -> Option<TraceContext> {
-        TraceContext::new(u128::from(id), id)
-    }
-
     #[test]
     fn an_exemplar_reads_as_it_was_written() {
         let slot = ExemplarSlot::new();

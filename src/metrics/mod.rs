@@ -16,11 +16,15 @@ mod families;
 mod gauge;
 mod histogram;
 mod labels;
+#[cfg(all(test, loom))]
+mod model;
 mod negotiation;
 mod openmetrics;
 mod page;
 mod process;
 mod recorder;
+#[cfg(all(test, not(loom)))]
+mod stress;
 mod sync;
 mod text;
 mod traceparent;

@@ -39,8 +39,14 @@ impl Shard {
         std::iter::successors(Some(self), |shard| shard.next.get().map(Arc::as_ref))
     }
 
+    /// Lets go of the shard, for the next writer to take.
+    pub(super) fn release(&self) {
+        // Release: see `take`.
+        self.taken.store(false, Ordering::Release);
+    }
+
     /// Takes a shard that no one has, or appends one.
-    fn take(first: &Arc<Shard>) -> Arc<Shard> {
+    pub(super) fn take(first: &Arc<Shard>) -> Arc<Shard> {
         let mut shard = first;
         loop {
             // Acquire: the new writer continues from all that the last one wrote before it let go. The load
@@ -108,8 +114,7 @@ impl Recorder {
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        // Release: see `Shard::take`.
-        self.shard.taken.store(false, Ordering::Release);
+        self.shard.release();
     }
 }
 
