@@ -62,7 +62,7 @@ mod tests {
     use tiny_http::{Header, TestRequest};
 
     fn request(headers: &[(&str, &str)]) -> Request {
-        let mut request = TestRequest::new();
+        let mut request = TestRequest::new().with_body("12345");
         for (name, value) in headers {
             request = request.with_header(Header::from_bytes(*name, *value).unwrap());
         }
@@ -87,7 +87,10 @@ mod tests {
                 &[("Transfer-Encoding", "identity"), ("Content-Length", "0")],
                 Framing::Unread,
             ),
-            (&[("Expect", "100-continue")], Framing::Complete),
+            (
+                &[("Content-Length", "0"), ("Expect", "100-continue")],
+                Framing::Complete,
+            ),
         ];
         for (headers, expected) in cases {
             let request = request(headers);
