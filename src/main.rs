@@ -1,4 +1,100 @@
 //! Wires the parts together.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::{env, io};
+
+use httpserver::accept_loop::{AcceptLoop, Bell};
+use httpserver::access_log::AccessLog;
+use httpserver::dispatcher::Dispatch;
+use httpserver::drain::{Drain, Ending};
+use httpserver::flags::{Flags, Refusal};
+use httpserver::metrics::Metrics;
+use httpserver::reaper::Reaper;
+use httpserver::responders::Responders;
+use httpserver::schedule::Schedule;
+use httpserver::{listener, panics};
+
+fn main() -> ExitCode {
+    let flags = match Flags::read(env::args_os()) {
+        Ok(flags) => flags,
+        Err(Refusal::Asked(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Err(Refusal::Wrong(line)) => {
+            eprintln!("httpserver: {line}");
+            return ExitCode::from(2);
+        }
+    };
+    match serve(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(line) => {
+            eprintln!("httpserver: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Serves until a signal ends it. An error is one line.
+fn serve(flags: &Flags) -> Result<(), String> {
+    if let Some(warning) = flags.warning() {
+        eprintln!("httpserver: warning: {warning}");
+    }
+    if let Err(error) = listener::raise_descriptor_limit() {
+        eprintln!("httpserver: warning: cannot raise the limit on descriptors: {error}");
+    }
+    let listener = listener::open(flags.listen)
+        .map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
+    let (drain, ending) = start(flags, listener).map_err(|error| format!("cannot start: {error}"))?;
+    ending
+        .wait()
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    drain.run();
+    Ok(())
+}
+
+fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, Ending)> {
+    let ending = Ending::register()?;
+    let bell = Arc::new(Bell::default());
+    panics::install({
+        let bell = Arc::clone(&bell);
+        move || bell.accept_failed()
+    });
+    let draining = Arc::new(AtomicBool::new(false));
+    let metrics = Arc::new(Metrics::new(flags.buckets.clone()));
+    let schedule = Arc::new(Schedule::new(flags.max_in_flight));
+    let log = flags.access_log.then(AccessLog::start).transpose()?;
+    let reaper = Reaper::start(Arc::clone(&schedule))?;
+    let responders = Responders::start(
+        Arc::clone(&schedule),
+        metrics,
+        reaper,
+        log.clone(),
+    )?;
+    let dispatch = Arc::new(Dispatch {
+        schedule: Arc::clone(&schedule),
+        responders,
+        draining: Arc::clone(&draining),
+        delay_min: flags.delay_min,
+        delay_max: flags.delay_max,
+        error_rate: flags.error_rate,
+    });
+    let address = AcceptLoop::start(listener, dispatch, Arc::clone(&bell))?;
+    eprintln!(
+        "httpserver {} listening on {address}, answering after {} to {}",
+        env!("CARGO_PKG_VERSION"),
+        humantime::format_duration(flags.delay_min),
+        humantime::format_duration(flags.delay_max),
+    );
+    let drain = Drain {
+        draining,
+        bell,
+        schedule,
+        log,
+        timeout: flags.drain_timeout,
+    };
+    Ok((drain, ending))
+}

@@ -1,0 +1,229 @@
+//! Keeps tiny_http accepting: rings the doorbell when it is due, and takes an unanswered ring, or a word from the accept
+//! thread's end, as the sign to build a new `tiny_http::Server` on a clone of the listening socket.
+//!
+//! tiny_http's accept thread ends at the first error of `accept` (out of descriptors, say), and panics where it can not
+//! clone a socket or start a thread. The first reaches the dispatcher once; of the second nobody hears.
+//!
+//! What is always true:
+//! - The listening socket is ours, and open until the drain; a server works on a clone. So clients queue in the kernel
+//!   while there is no accept thread, and nothing that was accepted is lost with one.
+//! - A server that is replaced keeps its dispatcher while its connections have requests. Should it have been alive after
+//!   all, two accept threads share the socket, which does no harm.
+//! - At most one server is built in [`REBUILD_INTERVAL`], and none without spare descriptors.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tiny_http::Server;
+
+use crate::dispatcher::Dispatch;
+use crate::doorbell::{Doorbell, Ring};
+use crate::listener;
+use crate::panics;
+
+/// At least this much time is between two series of rings.
+const RING_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// A ring at least this often, whether requests arrive or not. Must be shorter than the listener's read timeout.
+const RING_INTERVAL_MAX: Duration = Duration::from_secs(1);
+
+/// Rings in one series at most; more than connections can be parked.
+const RINGS_MAX: usize = 20_000;
+
+/// Rings without an answer after which the accept thread counts as gone.
+const UNANSWERED_MAX: u32 = 2;
+
+/// At least this much time is between two new servers.
+const REBUILD_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Descriptors that must be spare for a new server to be of use: a connection's and a ring's.
+const SPARE_DESCRIPTORS: usize = 8;
+
+/// What is to be done, as others tell the accept loop's keeper.
+#[derive(Default)]
+struct Told {
+    accept_failed: bool,
+    drain: bool,
+    drained: bool,
+}
+
+/// How others reach the keeper.
+#[derive(Default)]
+pub struct Bell {
+    arrived: AtomicBool,
+    told: Mutex<Told>,
+    news: Condvar,
+}
+
+impl Bell {
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells that a request arrived, so that others may be parked behind it. Costs next to nothing: called for each.
+    pub fn request_arrived(&self) {
+        if !self.arrived.load(Ordering::Relaxed) {
+            self.arrived.store(true, Ordering::Relaxed);
+            // Taken so that the keeper can not be between its look at `arrived` and its wait.
+            drop(self.lock());
+            self.news.notify_all();
+        }
+    }
+
+    /// Tells that the accept thread has ended, or may have.
+    pub fn accept_failed(&self) {
+        self.lock().accept_failed = true;
+        self.news.notify_all();
+    }
+
+    /// Lets everything in that was accepted, refuses new connections from then on, and returns when that is so, or after
+    /// `timeout`.
+    pub fn close(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        let mut told = self.lock();
+        told.drain = true;
+        self.news.notify_all();
+        while !told.drained {
+            let now = Instant::now();
+            if now >= deadline {
+                return;
+            }
+            told = self
+                .news
+                .wait_timeout(told, deadline - now)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+/// Keeps the accept loop.
+pub struct AcceptLoop {
+    listener: TcpListener,
+    doorbell: Doorbell,
+    dispatch: Arc<Dispatch>,
+    bell: Arc<Bell>,
+    built_at: Instant,
+}
+
+impl AcceptLoop {
+    /// Builds the first server on `listener` and starts the keeper. Gives the address that is listened on.
+    ///
+    /// # Errors
+    ///
+    /// As the system's.
+    pub fn start(
+        listener: TcpListener,
+        dispatch: Arc<Dispatch>,
+        bell: Arc<Bell>,
+    ) -> io::Result<SocketAddr> {
+        let address = listener.local_addr()?;
+        let mut keeper = AcceptLoop {
+            listener,
+            doorbell: Doorbell::of(address),
+            dispatch,
+            bell,
+            built_at: Instant::now(),
+        };
+        keeper.build()?;
+        panics::spawn_vital("accept-loop", move || keeper.keep())?;
+        Ok(address)
+    }
+
+    fn build(&mut self) -> io::Result<()> {
+        self.built_at = Instant::now();
+        let server =
+            Server::from_listener(self.listener.try_clone()?, None).map_err(io::Error::other)?;
+        self.dispatch.start(server, &self.bell)
+    }
+
+    fn keep(&mut self) {
+        // Whether the accept thread may have ended: a ring that is answered settles it.
+        let mut doubt = false;
+        let mut unanswered = 0;
+        loop {
+            let (failed, drain) = self.wait(doubt);
+            if drain {
+                return self.close();
+            }
+            doubt |= failed;
+            match self.doorbell.ring_until_settled(RINGS_MAX) {
+                Ring::Answered => (doubt, unanswered) = (false, 0),
+                Ring::Unanswered => unanswered += 1,
+                // Out of descriptors, as the accept thread may be: it is asked again soon.
+                Ring::Failed => doubt = true,
+            }
+            self.dispatch.responders.relieve(Instant::now());
+            let gone = unanswered >= UNANSWERED_MAX || (doubt && unanswered > 0);
+            if gone && self.rebuild() {
+                (doubt, unanswered) = (false, 0);
+            }
+        }
+    }
+
+    /// Waits for the next series of rings to be due. Tells whether the accept thread failed, and whether to drain.
+    fn wait(&self, doubt: bool) -> (bool, bool) {
+        let start = Instant::now();
+        let mut told = self.bell.lock();
+        loop {
+            let waited = start.elapsed();
+            let hurry = doubt || told.accept_failed || self.bell.arrived.load(Ordering::Relaxed);
+            let due = if hurry {
+                RING_INTERVAL_MIN
+            } else {
+                RING_INTERVAL_MAX
+            };
+            if told.drain || waited >= due {
+                self.bell.arrived.store(false, Ordering::Relaxed);
+                return (std::mem::take(&mut told.accept_failed), told.drain);
+            }
+            told = self
+                .bell
+                .news
+                .wait_timeout(told, due - waited)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Builds a new server, unless one was built just now, or descriptors or threads are short. Tells whether it did.
+    fn rebuild(&mut self) -> bool {
+        if self.built_at.elapsed() < REBUILD_INTERVAL {
+            return false;
+        }
+        let spare: Vec<File> = (0..SPARE_DESCRIPTORS)
+            .map_while(|_| File::open("/dev/null").ok())
+            .collect();
+        // tiny_http panics where it gets no thread, which must not happen in this one.
+        let spare_thread = thread::Builder::new().spawn(|| ());
+        if spare.len() < SPARE_DESCRIPTORS || spare_thread.is_err() {
+            return false;
+        }
+        drop(spare);
+        match self.build() {
+            Ok(()) => {
+                eprintln!("httpserver: tiny_http had stopped accepting connections; it was started anew");
+                true
+            }
+            Err(error) => {
+                eprintln!("httpserver: tiny_http has stopped accepting connections and can not be started anew: {error}");
+                false
+            }
+        }
+    }
+
+    fn close(&self) {
+        // What the kernel completed is accepted, and what is parked is freed, while it can be.
+        self.doorbell.ring_until_settled(RINGS_MAX);
+        if let Err(error) = listener::close(&self.listener) {
+            eprintln!("httpserver: cannot close the listening socket: {error}");
+        }
+        self.bell.lock().drained = true;
+        self.bell.news.notify_all();
+    }
+}

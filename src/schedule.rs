@@ -1,0 +1,447 @@
+//! The schedule: requests wait here for their deadline, as heap entries, not as threads.
+//!
+//! What is always true:
+//! - At most one request of a connection is in the queue or with a responder (see [`crate::connections`]).
+//! - While the queue has entries and a responder is idle, one responder, the leader, waits with the earliest deadline as its
+//!   timeout; the others wait without one. A leader that takes a request first passes the lead on.
+//! - Nothing here touches a socket, so the lock is never held for longer than a few heap steps.
+
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashSet};
+use std::net::SocketAddr;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::connections::{Connections, Place};
+
+/// How many unanswered requests one connection may have; pipelining clients get one 503 past it, and no more.
+pub const CONNECTION_IN_FLIGHT_MAX: usize = 128;
+
+/// A responder that has been at one request for this long counts as stuck on its client.
+const STUCK_AFTER: Duration = Duration::from_millis(5);
+
+/// A request with the time its answer is due.
+#[derive(Debug)]
+pub struct Scheduled<T> {
+    /// Whose request it is.
+    pub peer: SocketAddr,
+    /// When its answer is due.
+    pub deadline: Instant,
+    /// Whether it counts against the limit on delayed requests.
+    pub delayed: bool,
+    /// What the responder needs.
+    pub request: T,
+}
+
+/// The request that a responder has just answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Answered {
+    /// Whose request it was.
+    pub peer: SocketAddr,
+    /// Whether it counted against the limit on delayed requests.
+    pub delayed: bool,
+}
+
+/// Why a request was not taken; gives it back.
+#[derive(Debug)]
+pub enum Refused<T> {
+    /// As many delayed requests as may be are waiting.
+    Overload(T),
+    /// Its connection has as many requests in flight as one may have.
+    ConnectionFull(T),
+    /// Its connection is closing: the request gets no answer.
+    ConnectionClosed(T),
+}
+
+/// What a responder does next.
+#[derive(Debug)]
+pub enum Next<T> {
+    /// Answer this request, whose time has come.
+    Answer(Scheduled<T>),
+    /// End: there was nothing to do for as long as a spare responder waits.
+    Leave,
+}
+
+struct Entry<T> {
+    scheduled: Scheduled<T>,
+    /// Orders entries of one deadline by arrival.
+    sequence: u64,
+}
+
+impl<T> Entry<T> {
+    fn key(&self) -> (Instant, u64) {
+        (self.scheduled.deadline, self.sequence)
+    }
+}
+
+impl<T> PartialEq for Entry<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl<T> Eq for Entry<T> {}
+
+impl<T> PartialOrd for Entry<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for Entry<T> {
+    /// The earliest is the greatest: `BinaryHeap` gives the greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.key().cmp(&self.key())
+    }
+}
+
+struct State<T> {
+    queue: BinaryHeap<Entry<T>>,
+    connections: Connections<Scheduled<T>>,
+    sequence: u64,
+    /// Taken and not answered, all of them.
+    in_flight: usize,
+    /// Those of them that count against `delayed_max`.
+    delayed: usize,
+    /// Every deadline counts as passed.
+    hurried: bool,
+    /// Somebody waits for the last answer.
+    hushing: bool,
+    leading: bool,
+    followers: usize,
+    /// What each responder is at, by its number.
+    responders: Vec<Activity>,
+}
+
+/// What a responder is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activity {
+    /// It has left; its number is free.
+    Left,
+    /// It waits for a deadline.
+    Idle,
+    /// It is at a request since then.
+    AnsweringSince(Instant),
+}
+
+/// The deadline queue between the dispatchers and the responders.
+pub struct Schedule<T> {
+    state: Mutex<State<T>>,
+    /// Wakes the leader: an earlier deadline has come in.
+    lead: Condvar,
+    /// Wakes a follower: to take the lead, or a request that is due.
+    follow: Condvar,
+    /// Wakes whoever waits for the last answer.
+    quiet: Condvar,
+    delayed_max: usize,
+}
+
+impl<T> Schedule<T> {
+    /// A schedule that takes at most `delayed_max` delayed requests at a time.
+    pub fn new(delayed_max: usize) -> Self {
+        Schedule {
+            state: Mutex::new(State {
+                queue: BinaryHeap::new(),
+                connections: Connections::new(CONNECTION_IN_FLIGHT_MAX),
+                sequence: 0,
+                in_flight: 0,
+                delayed: 0,
+                hurried: false,
+                hushing: false,
+                leading: false,
+                followers: 0,
+                responders: Vec::new(),
+            }),
+            lead: Condvar::new(),
+            follow: Condvar::new(),
+            quiet: Condvar::new(),
+            delayed_max,
+        }
+    }
+
+    /// A panic under the lock ends the process (see [`crate::panics`]), so a poisoned lock is never used for long.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a request, to be answered at its deadline, or once the earlier ones of its connection are.
+    ///
+    /// Tells whether requests are overdue with no responder free: then [`Schedule::relief`] should be asked.
+    ///
+    /// # Errors
+    ///
+    /// Gives the request back where a limit is reached or its connection is closing.
+    pub fn push(&self, scheduled: Scheduled<T>, now: Instant) -> Result<bool, Refused<T>> {
+        let mut state = self.lock();
+        if scheduled.delayed && state.delayed >= self.delayed_max {
+            return Err(Refused::Overload(scheduled.request));
+        }
+        let overdue = state.overdue(now);
+        let peer = scheduled.peer;
+        match state.connections.arrive(peer, now) {
+            Place::First => {
+                state.count_in(&scheduled);
+                self.enqueue(state, scheduled);
+            }
+            Place::Behind => {
+                state.count_in(&scheduled);
+                state.connections.wait(peer, scheduled);
+            }
+            Place::Full => return Err(Refused::ConnectionFull(scheduled.request)),
+            Place::Closed => return Err(Refused::ConnectionClosed(scheduled.request)),
+        }
+        Ok(overdue)
+    }
+
+    /// Takes the last request that its connection gets an answer to, past the connection's limit; later ones are refused.
+    pub fn push_last(&self, scheduled: Scheduled<T>, now: Instant) -> Result<(), Refused<T>> {
+        let mut state = self.lock();
+        let peer = scheduled.peer;
+        match state.connections.arrive(peer, now) {
+            Place::Closed => return Err(Refused::ConnectionClosed(scheduled.request)),
+            Place::First => {
+                state.connections.close_after(peer);
+                state.count_in(&scheduled);
+                self.enqueue(state, scheduled);
+            }
+            Place::Behind | Place::Full => {
+                state.connections.close_after(peer);
+                state.count_in(&scheduled);
+                state.connections.wait(peer, scheduled);
+            }
+        }
+        Ok(())
+    }
+
+    fn enqueue(&self, mut state: MutexGuard<'_, State<T>>, scheduled: Scheduled<T>) {
+        let deadline = scheduled.deadline;
+        let earliest = state
+            .queue
+            .peek()
+            .is_none_or(|first| deadline < first.scheduled.deadline);
+        state.insert(scheduled);
+        if !earliest {
+            return;
+        }
+        let (leading, followers) = (state.leading, state.followers);
+        drop(state);
+        if leading {
+            self.lead.notify_one();
+        } else if followers > 0 {
+            self.follow.notify_one();
+        }
+    }
+
+    /// Waits for the next request that is due, on behalf of `responder`, after the one that it has just answered.
+    ///
+    /// A responder with `spare_for` leaves when it was idle for that long.
+    pub fn next(
+        &self,
+        responder: Responder,
+        answered: Option<Answered>,
+        spare_for: Option<Duration>,
+    ) -> Next<T> {
+        let mut state = self.lock();
+        let mut now = Instant::now();
+        if let Some(answered) = answered {
+            state.settle(answered, now);
+            self.tell_quiet(&state);
+        }
+        state.responders[responder.0] = Activity::Idle;
+        let idle_since = now;
+        loop {
+            let earliest = state.queue.peek().map(|entry| entry.scheduled.deadline);
+            match earliest {
+                Some(deadline) if state.hurried || deadline <= now => {
+                    let Some(entry) = state.queue.pop() else {
+                        continue;
+                    };
+                    state.responders[responder.0] = Activity::AnsweringSince(now);
+                    let pass_on =
+                        !state.queue.is_empty() && !state.leading && state.followers > 0;
+                    drop(state);
+                    if pass_on {
+                        self.follow.notify_one();
+                    }
+                    return Next::Answer(entry.scheduled);
+                }
+                Some(deadline) if !state.leading => {
+                    state.leading = true;
+                    state = self
+                        .lead
+                        .wait_timeout(state, deadline - now)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0;
+                    state.leading = false;
+                }
+                _ => {
+                    state.followers += 1;
+                    state = match spare_for {
+                        None => self
+                            .follow
+                            .wait(state)
+                            .unwrap_or_else(PoisonError::into_inner),
+                        Some(spare_for) => {
+                            self.follow
+                                .wait_timeout(state, spare_for)
+                                .unwrap_or_else(PoisonError::into_inner)
+                                .0
+                        }
+                    };
+                    state.followers -= 1;
+                    if spare_for.is_some_and(|spare_for| idle_since.elapsed() >= spare_for)
+                        && (state.leading || state.queue.is_empty())
+                    {
+                        state.responders[responder.0] = Activity::Left;
+                        return Next::Leave;
+                    }
+                }
+            }
+            now = Instant::now();
+        }
+    }
+
+    /// Registers a responder, unless there are `responders_max`.
+    pub fn join(&self, responders_max: usize) -> Option<Responder> {
+        let responders = &mut self.lock().responders;
+        if let Some(number) = responders
+            .iter()
+            .position(|activity| *activity == Activity::Left)
+        {
+            responders[number] = Activity::Idle;
+            return Some(Responder(number));
+        }
+        if responders.len() >= responders_max {
+            return None;
+        }
+        responders.push(Activity::Idle);
+        Some(Responder(responders.len() - 1))
+    }
+
+    /// Takes a responder's registration back that could not be started.
+    pub fn leave(&self, responder: Responder) {
+        self.lock().responders[responder.0] = Activity::Left;
+    }
+
+    /// How many responders must be added so that `free_min` are not stuck on a client, while requests are overdue.
+    pub fn relief(&self, free_min: usize, now: Instant) -> usize {
+        let state = self.lock();
+        if !state.overdue(now) {
+            return 0;
+        }
+        let free = state
+            .responders
+            .iter()
+            .filter(|activity| match activity {
+                Activity::Left => false,
+                Activity::Idle => true,
+                Activity::AnsweringSince(since) => *since + STUCK_AFTER > now,
+            })
+            .count();
+        free_min.saturating_sub(free)
+    }
+
+    /// Lets every request be answered at once, whatever its deadline, from now on.
+    pub fn hurry(&self) {
+        self.lock().hurried = true;
+        self.lead.notify_all();
+        self.follow.notify_all();
+    }
+
+    /// How many requests are taken and not answered.
+    pub fn in_flight(&self) -> usize {
+        self.lock().in_flight
+    }
+
+    /// Waits until no request is in flight, at most until `deadline`; tells whether that came about.
+    pub fn wait_quiet(&self, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        state.hushing = true;
+        while state.in_flight > 0 {
+            let now = Instant::now();
+            if now >= deadline {
+                return false;
+            }
+            state = self
+                .quiet
+                .wait_timeout(state, deadline - now)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        true
+    }
+
+    /// Tells that a request was answered and that its connection must not be written to again, because it is done with or
+    /// its client does not read; gives its other requests, to be dropped where a slow drop holds nobody up.
+    pub fn cut(&self, answered: Answered) -> Vec<T> {
+        let mut state = self.lock();
+        state.count_out(answered.delayed);
+        let behind = state.connections.cut(answered.peer);
+        for scheduled in &behind {
+            state.count_out(scheduled.delayed);
+        }
+        self.tell_quiet(&state);
+        drop(state);
+        behind.into_iter().map(|behind| behind.request).collect()
+    }
+
+    fn tell_quiet(&self, state: &State<T>) {
+        if state.in_flight == 0 && state.hushing {
+            self.quiet.notify_all();
+        }
+    }
+
+    /// Compares the table of connections with the sockets that are open; gives the connections that had nothing in
+    /// flight for `idle_max`, the longest idle first.
+    pub fn sweep(
+        &self,
+        open: &HashSet<SocketAddr>,
+        now: Instant,
+        idle_max: Duration,
+    ) -> Vec<SocketAddr> {
+        self.lock().connections.sweep(open, now, idle_max)
+    }
+}
+
+/// A responder's registration with the schedule.
+#[derive(Debug, Clone, Copy)]
+pub struct Responder(usize);
+
+impl<T> State<T> {
+    fn count_in(&mut self, scheduled: &Scheduled<T>) {
+        self.in_flight += 1;
+        self.delayed += usize::from(scheduled.delayed);
+    }
+
+    fn count_out(&mut self, delayed: bool) {
+        self.in_flight -= 1;
+        self.delayed -= usize::from(delayed);
+    }
+
+    fn overdue(&self, now: Instant) -> bool {
+        !self.leading
+            && self.followers == 0
+            && self
+                .queue
+                .peek()
+                .is_some_and(|entry| entry.scheduled.deadline + STUCK_AFTER <= now)
+    }
+
+    fn insert(&mut self, scheduled: Scheduled<T>) {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        self.queue.push(Entry {
+            scheduled,
+            sequence,
+        });
+    }
+
+    fn settle(&mut self, answered: Answered, now: Instant) {
+        self.count_out(answered.delayed);
+        if let Some(mut next) = self.connections.answered(answered.peer, now) {
+            // Behind what is due already: a connection that pipelines takes turns with the others.
+            next.deadline = next.deadline.max(now);
+            self.insert(next);
+        }
+    }
+}
