@@ -117,11 +117,7 @@ impl AcceptLoop {
     /// # Errors
     ///
     /// As the system's.
-    pub fn start(
-        listener: TcpListener,
-        dispatch: Arc<Dispatch>,
-        bell: Arc<Bell>,
-    ) -> io::Result<SocketAddr> {
+    pub fn start(listener: TcpListener, dispatch: Arc<Dispatch>, bell: Arc<Bell>) -> io::Result<SocketAddr> {
         let address = listener.local_addr()?;
         let mut keeper = AcceptLoop {
             listener,
@@ -137,8 +133,7 @@ impl AcceptLoop {
 
     fn build(&mut self) -> io::Result<()> {
         self.built_at = Instant::now();
-        let server =
-            Server::from_listener(self.listener.try_clone()?, None).map_err(io::Error::other)?;
+        let server = Server::from_listener(self.listener.try_clone()?, None).map_err(io::Error::other)?;
         self.dispatch.start(server, &self.bell)
     }
 
@@ -173,11 +168,7 @@ impl AcceptLoop {
         loop {
             let waited = start.elapsed();
             let hurry = doubt || told.accept_failed || self.bell.arrived.load(Ordering::Relaxed);
-            let due = if hurry {
-                RING_INTERVAL_MIN
-            } else {
-                RING_INTERVAL_MAX
-            };
+            let due = if hurry { RING_INTERVAL_MIN } else { RING_INTERVAL_MAX };
             if told.drain || waited >= due {
                 self.bell.arrived.store(false, Ordering::Relaxed);
                 return (std::mem::take(&mut told.accept_failed), told.drain);
@@ -211,7 +202,9 @@ impl AcceptLoop {
                 true
             }
             Err(error) => {
-                eprintln!("httpserver: tiny_http has stopped accepting connections and can not be started anew: {error}");
+                eprintln!(
+                    "httpserver: tiny_http has stopped accepting connections and can not be started anew: {error}"
+                );
                 false
             }
         }

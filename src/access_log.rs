@@ -73,7 +73,12 @@ impl AccessLog {
             return;
         }
         let wake = buffer.lines.is_empty() && !buffer.writing;
-        let Entry { labels, duration, peer, trace } = entry;
+        let Entry {
+            labels,
+            duration,
+            peer,
+            trace,
+        } = entry;
         // Writing to a vector can not fail.
         let _ = write!(
             buffer.lines,
@@ -101,10 +106,7 @@ impl AccessLog {
                 buffer.writing = false;
                 self.written.notify_all();
                 while buffer.lines.is_empty() {
-                    buffer = self
-                        .filled
-                        .wait(buffer)
-                        .unwrap_or_else(PoisonError::into_inner);
+                    buffer = self.filled.wait(buffer).unwrap_or_else(PoisonError::into_inner);
                 }
                 buffer.writing = true;
             }

@@ -68,10 +68,7 @@ impl<T> Connections<T> {
 
     /// Finds the place of a request from `peer`; `First` makes it the scheduled one.
     pub(crate) fn arrive(&mut self, peer: SocketAddr, now: Instant) -> Place {
-        let connection = self
-            .by_peer
-            .entry(peer)
-            .or_insert_with(|| Connection::seen_at(now));
+        let connection = self.by_peer.entry(peer).or_insert_with(|| Connection::seen_at(now));
         connection.active_at = now;
         if connection.closing {
             Place::Closed
@@ -120,25 +117,17 @@ impl<T> Connections<T> {
 
     /// Forgets the connections that are no longer open, takes note of those that are, and gives the ones of these that
     /// had nothing in flight for `idle_max`, the longest idle first.
-    pub(crate) fn sweep(
-        &mut self,
-        open: &HashSet<SocketAddr>,
-        now: Instant,
-        idle_max: Duration,
-    ) -> Vec<SocketAddr> {
+    pub(crate) fn sweep(&mut self, open: &HashSet<SocketAddr>, now: Instant, idle_max: Duration) -> Vec<SocketAddr> {
         self.by_peer
             .retain(|peer, connection| connection.in_flight() > 0 || open.contains(peer));
         for peer in open {
-            self.by_peer
-                .entry(*peer)
-                .or_insert_with(|| Connection::seen_at(now));
+            self.by_peer.entry(*peer).or_insert_with(|| Connection::seen_at(now));
         }
         let mut idle: Vec<(Instant, SocketAddr)> = self
             .by_peer
             .iter()
             .filter(|(_, connection)| {
-                connection.in_flight() == 0
-                    && now.saturating_duration_since(connection.active_at) >= idle_max
+                connection.in_flight() == 0 && now.saturating_duration_since(connection.active_at) >= idle_max
             })
             .map(|(peer, connection)| (connection.active_at, *peer))
             .collect();

@@ -56,10 +56,7 @@ mod tests {
         }
         for count in tenths {
             // Ten standard deviations of a binomial with p = 0.1.
-            assert!(
-                (f64::from(count) - 10_000.0).abs() < 950.0,
-                "not uniform: {tenths:?}"
-            );
+            assert!((f64::from(count) - 10_000.0).abs() < 950.0, "not uniform: {tenths:?}");
         }
     }
 

@@ -39,9 +39,7 @@ pub fn method(request: &Request) -> Method {
 fn split_target(target: &str) -> (&str, &str) {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = match path.split_once("://") {
-        Some((scheme, rest)) if !scheme.contains('/') => {
-            rest.find('/').map_or("/", |start| &rest[start..])
-        }
+        Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |start| &rest[start..]),
         _ => path,
     };
     (path, query)
@@ -68,10 +66,7 @@ fn answer(request: &Request, path: Path, query: &str, ready: bool) -> Answer {
             return Answer::Final(Status::CONTENT_TOO_LARGE, "no endpoint takes a body\n");
         }
         Framing::Malformed => {
-            return Answer::Final(
-                Status::BAD_REQUEST,
-                "Content-Length must be one number, given once\n",
-            );
+            return Answer::Final(Status::BAD_REQUEST, "Content-Length must be one number, given once\n");
         }
     }
     if method(request) == Method::Other {

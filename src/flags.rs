@@ -87,7 +87,7 @@ impl Flags {
             .map_err(|error| refusal(&error))?;
         if flags.delay_min > flags.delay_max {
             return Err(Refusal::Wrong(format!(
-                "--delay-min: {:?} is above --delay-max; allowed: 0s to {}",
+                "--delay-min {:?}: is above --delay-max; allowed are 0s to {}",
                 humantime::format_duration(flags.delay_min).to_string(),
                 humantime::format_duration(flags.delay_max),
             )));
@@ -110,7 +110,7 @@ impl Flags {
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.parse()
-        .map_err(|_| "an IP address and a port, as in 0.0.0.0:19004 or [::]:19004".to_owned())
+        .map_err(|_| "allowed are an IP address and a port, as in 0.0.0.0:19004 or [::]:19004".to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -119,7 +119,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         .filter(|duration| *duration <= DURATION_MAX)
         .ok_or_else(|| {
             format!(
-                "0s to {}, as in 250ms or 1.5s",
+                "allowed are 0s to {}, as in 250ms or 1.5s",
                 humantime::format_duration(DURATION_MAX)
             )
         })
@@ -129,18 +129,18 @@ fn parse_error_rate(text: &str) -> Result<f64, String> {
     text.parse()
         .ok()
         .filter(|rate| (0.0..=1.0).contains(rate))
-        .ok_or_else(|| "0 to 1".to_owned())
+        .ok_or_else(|| "allowed are 0 to 1".to_owned())
 }
 
 fn parse_max_in_flight(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
         .filter(|count| (1..=IN_FLIGHT_MAX).contains(count))
-        .ok_or_else(|| format!("1 to {IN_FLIGHT_MAX}"))
+        .ok_or_else(|| format!("allowed are 1 to {IN_FLIGHT_MAX}"))
 }
 
 fn parse_bool(text: &str) -> Result<bool, String> {
-    text.parse().map_err(|_| "true or false".to_owned())
+    text.parse().map_err(|_| "allowed are true and false".to_owned())
 }
 
 /// Makes one line of what clap tells in several.
@@ -155,13 +155,14 @@ fn refusal(error: &clap::Error) -> Refusal {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Asked(error.to_string()),
         ErrorKind::ValueValidation => {
             let allowed = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
-            Refusal::Wrong(format!("{}: {:?} is not allowed; allowed: {allowed}", flag(), value()))
+            Refusal::Wrong(format!("{} {:?}: {allowed}", flag(), value()))
         }
-        ErrorKind::InvalidValue => Refusal::Wrong(format!("{}: needs a value", flag())),
-        ErrorKind::ArgumentConflict => Refusal::Wrong(format!("{}: is given more than once", flag())),
-        ErrorKind::UnknownArgument => {
-            Refusal::Wrong(format!("{:?} is no flag; allowed: see --help", context(ContextKind::InvalidArg).unwrap_or_default()))
-        }
+        ErrorKind::InvalidValue => Refusal::Wrong(format!("{} needs a value", flag())),
+        ErrorKind::ArgumentConflict => Refusal::Wrong(format!("{} is given more than once", flag())),
+        ErrorKind::UnknownArgument => Refusal::Wrong(format!(
+            "{:?} is no flag; --help tells those that there are",
+            context(ContextKind::InvalidArg).unwrap_or_default()
+        )),
         _ => Refusal::Wrong(first_line(error)),
     }
 }

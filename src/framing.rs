@@ -53,7 +53,5 @@ pub fn of(request: &Request) -> Framing {
 ///
 /// If not, it must be forgotten, which leaks its connection's thread and descriptors: tiny_http has no way to let go of it.
 pub fn droppable(request: &Request) -> bool {
-    request
-        .body_length()
-        .is_none_or(|length| length <= DRAINABLE_MAX)
+    request.body_length().is_none_or(|length| length <= DRAINABLE_MAX)
 }

@@ -6,8 +6,8 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{
-    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, listen,
-    setsockopt, shutdown, socket, sockopt,
+    AddressFamily, Backlog, Shutdown, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, shutdown, socket,
+    sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -37,16 +37,8 @@ pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
-    setsockopt(
-        &fd,
-        sockopt::ReceiveTimeout,
-        &TimeVal::seconds(READ_TIMEOUT_S),
-    )?;
-    setsockopt(
-        &fd,
-        sockopt::SendTimeout,
-        &TimeVal::seconds(WRITE_TIMEOUT_S),
-    )?;
+    setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(READ_TIMEOUT_S))?;
+    setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(WRITE_TIMEOUT_S))?;
     setsockopt(&fd, sockopt::TcpUserTimeout, &USER_TIMEOUT_MS)?;
     if address.is_ipv6() {
         // [::] listens on IPv4 as well, whatever the system's default.

@@ -46,8 +46,8 @@ fn serve(flags: &Flags) -> Result<(), String> {
     if let Err(error) = listener::raise_descriptor_limit() {
         eprintln!("httpserver: warning: cannot raise the limit on descriptors: {error}");
     }
-    let listener = listener::open(flags.listen)
-        .map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
+    let listener =
+        listener::open(flags.listen).map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
     let (drain, ending) = start(flags, listener).map_err(|error| format!("cannot start: {error}"))?;
     ending
         .wait()
@@ -68,12 +68,7 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
     let schedule = Arc::new(Schedule::new(flags.max_in_flight));
     let log = flags.access_log.then(AccessLog::start).transpose()?;
     let reaper = Reaper::start(Arc::clone(&schedule))?;
-    let responders = Responders::start(
-        Arc::clone(&schedule),
-        metrics,
-        reaper,
-        log.clone(),
-    )?;
+    let responders = Responders::start(Arc::clone(&schedule), metrics, reaper, log.clone())?;
     let dispatch = Arc::new(Dispatch {
         schedule: Arc::clone(&schedule),
         responders,

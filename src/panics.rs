@@ -65,11 +65,6 @@ fn report(reported: &Mutex<Reported>, info: &PanicHookInfo<'_>) {
 /// # Errors
 ///
 /// As the system's, where no thread can be had.
-pub fn spawn_vital(
-    name: &str,
-    body: impl FnOnce() + Send + 'static,
-) -> std::io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new()
-        .name(format!("{VITAL_PREFIX}{name}"))
-        .spawn(body)
+pub fn spawn_vital(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name(format!("{VITAL_PREFIX}{name}")).spawn(body)
 }

@@ -29,6 +29,9 @@ pub struct Pending {
     pub trace: Option<TraceContext>,
 }
 
+/// A request on the schedule: boxed, since the schedule's heap moves it about.
+pub type Waiting = Box<Pending>;
+
 /// The way to a request's client.
 pub enum Channel {
     /// Of a request that is read to its end.
@@ -53,9 +56,7 @@ impl Remains {
         let droppable = framing::droppable(&request);
         let mut reader = request.upgrade("HTTP/1.1", Response::empty(StatusCode(status)));
         // The connection ends whether this arrives or not.
-        let _ = reader
-            .write_all(line.as_bytes())
-            .and_then(|()| reader.flush());
+        let _ = reader.write_all(line.as_bytes()).and_then(|()| reader.flush());
         Remains { reader, droppable }
     }
 

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::access_log::{AccessLog, Entry};
 use crate::endpoint::{ALLOWED_METHODS, Answer};
-use crate::metrics::{Metrics, Method, Path, Recorder, Status};
+use crate::metrics::{Method, Metrics, Path, Recorder, Status};
 use crate::panics;
-use crate::pending::{Channel, Pending, Remains};
+use crate::pending::{Channel, Pending, Remains, Waiting};
 use crate::reaper::Reaper;
 use crate::response::{Persistence, write_head};
 use crate::schedule::{Answered, Next, Responder, Schedule, Scheduled};
@@ -35,7 +35,7 @@ const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
 /// The pool of responders.
 pub struct Responders {
-    schedule: Arc<Schedule<Box<Pending>>>,
+    schedule: Arc<Schedule<Waiting>>,
     metrics: Arc<Metrics>,
     reaper: Arc<Reaper>,
     log: Option<Arc<AccessLog>>,
@@ -48,7 +48,7 @@ impl Responders {
     ///
     /// As the system's, where no thread can be had.
     pub fn start(
-        schedule: Arc<Schedule<Box<Pending>>>,
+        schedule: Arc<Schedule<Waiting>>,
         metrics: Arc<Metrics>,
         reaper: Arc<Reaper>,
         log: Option<Arc<AccessLog>>,
@@ -93,12 +93,8 @@ impl Responders {
         let mut recorder = self.metrics.recorder();
         let mut buffers = Buffers::default();
         let mut answered = None;
-        while let Next::Answer(scheduled) =
-            self.schedule.next(responder, answered.take(), spare_for)
-        {
-            let Scheduled {
-                delayed, request, ..
-            } = scheduled;
+        while let Next::Answer(scheduled) = self.schedule.next(responder, answered.take(), spare_for) {
+            let Scheduled { delayed, request, .. } = scheduled;
             let settled = Answered {
                 peer: request.peer,
                 delayed,
@@ -113,12 +109,7 @@ impl Responders {
         }
     }
 
-    fn answer(
-        &self,
-        pending: Pending,
-        recorder: &mut Recorder,
-        buffers: &mut Buffers,
-    ) -> Verdict {
+    fn answer(&self, pending: Pending, recorder: &mut Recorder, buffers: &mut Buffers) -> Verdict {
         let Pending {
             channel,
             answer,
@@ -150,11 +141,7 @@ impl Responders {
             }
         };
         let duration = arrived.elapsed();
-        recorder.record(
-            labels,
-            u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
-            trace,
-        );
+        recorder.record(labels, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), trace);
         let probe = matches!(labels.path, Path::Healthz | Path::Readyz | Path::Metrics);
         if let Some(log) = self.log.as_ref().filter(|_| !probe) {
             log.append(&Entry {

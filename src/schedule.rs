@@ -235,12 +235,7 @@ impl<T> Schedule<T> {
     /// Waits for the next request that is due, on behalf of `responder`, after the one that it has just answered.
     ///
     /// A responder with `spare_for` leaves when it was idle for that long.
-    pub fn next(
-        &self,
-        responder: Responder,
-        answered: Option<Answered>,
-        spare_for: Option<Duration>,
-    ) -> Next<T> {
+    pub fn next(&self, responder: Responder, answered: Option<Answered>, spare_for: Option<Duration>) -> Next<T> {
         let mut state = self.lock();
         let mut now = Instant::now();
         if let Some(answered) = answered {
@@ -257,8 +252,7 @@ impl<T> Schedule<T> {
                         continue;
                     };
                     state.responders[responder.0] = Activity::AnsweringSince(now);
-                    let pass_on =
-                        !state.queue.is_empty() && !state.leading && state.followers > 0;
+                    let pass_on = !state.queue.is_empty() && !state.leading && state.followers > 0;
                     drop(state);
                     if pass_on {
                         self.follow.notify_one();
@@ -277,10 +271,7 @@ impl<T> Schedule<T> {
                 _ => {
                     state.followers += 1;
                     state = match spare_for {
-                        None => self
-                            .follow
-                            .wait(state)
-                            .unwrap_or_else(PoisonError::into_inner),
+                        None => self.follow.wait(state).unwrap_or_else(PoisonError::into_inner),
                         Some(spare_for) => {
                             self.follow
                                 .wait_timeout(state, spare_for)
@@ -304,10 +295,7 @@ impl<T> Schedule<T> {
     /// Registers a responder, unless there are `responders_max`.
     pub fn join(&self, responders_max: usize) -> Option<Responder> {
         let responders = &mut self.lock().responders;
-        if let Some(number) = responders
-            .iter()
-            .position(|activity| *activity == Activity::Left)
-        {
+        if let Some(number) = responders.iter().position(|activity| *activity == Activity::Left) {
             responders[number] = Activity::Idle;
             return Some(Responder(number));
         }
@@ -393,12 +381,7 @@ impl<T> Schedule<T> {
 
     /// Compares the table of connections with the sockets that are open; gives the connections that had nothing in
     /// flight for `idle_max`, the longest idle first.
-    pub fn sweep(
-        &self,
-        open: &HashSet<SocketAddr>,
-        now: Instant,
-        idle_max: Duration,
-    ) -> Vec<SocketAddr> {
+    pub fn sweep(&self, open: &HashSet<SocketAddr>, now: Instant, idle_max: Duration) -> Vec<SocketAddr> {
         self.lock().connections.sweep(open, now, idle_max)
     }
 }
@@ -430,10 +413,7 @@ impl<T> State<T> {
     fn insert(&mut self, scheduled: Scheduled<T>) {
         let sequence = self.sequence;
         self.sequence += 1;
-        self.queue.push(Entry {
-            scheduled,
-            sequence,
-        });
+        self.queue.push(Entry { scheduled, sequence });
     }
 
     fn settle(&mut self, answered: Answered, now: Instant) {

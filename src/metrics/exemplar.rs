@@ -1,0 +1,165 @@
+//! An exemplar of one bucket, as one writer leaves it and any reader finds it.
+
+use super::sync::{AtomicU64, Ordering, fence};
+use super::traceparent::TraceContext;
+use std::time::SystemTime;
+
+/// One observation, told of beside the count that it is part of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Exemplar {
+    /// What was observed.
+    pub duration_ns: u64,
+    /// When it was recorded, in Unix time.
+    pub timestamp_ms: u64,
+    /// Whose request it was, if that is known.
+    pub trace: Option<TraceContext>,
+}
+
+/// Milliseconds of Unix time; 0 where the clock says it is before 1970.
+pub(super) fn unix_time_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The last exemplar of a bucket, on a cache line of its own.
+///
+/// One writer, by construction ([`Recorder`](super::Recorder)), and any number of readers. `version` is odd
+/// while the words below it are being replaced and 0 before they were ever written. Neither side blocks:
+///
+/// - the writer makes `version` odd, stores the words and makes it even again, whoever reads;
+/// - a reader takes `version`, the words, and `version` again. An odd or a changed one means that its words may
+///   be torn, and it goes without. An exemplar is a sample: the next scrape has another one.
+///
+/// Orderings. A reader that saw one word of a later write must see that `version` has moved: the release fence
+/// after the odd store and the acquire fence before the second look order them. A reader that saw `version` even
+/// must see the words stored before it: its release store and acquire load.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct ExemplarSlot {
+    version: AtomicU64,
+    duration_ns: AtomicU64,
+    timestamp_ms: AtomicU64,
+    trace_id_high: AtomicU64,
+    trace_id_low: AtomicU64,
+    span_id: AtomicU64,
+    /// The scrape that the exemplar was written for; only the writer reads it.
+    scrape: AtomicU64,
+}
+
+impl ExemplarSlot {
+    pub(super) fn new() -> ExemplarSlot {
+        let zero = || AtomicU64::new(0);
+        ExemplarSlot {
+            version: zero(),
+            duration_ns: zero(),
+            timestamp_ms: zero(),
+            trace_id_high: zero(),
+            trace_id_low: zero(),
+            span_id: zero(),
+            scrape: zero(),
+        }
+    }
+
+    /// Offers an observation as the bucket's exemplar. Called by the one writer only.
+    ///
+    /// A traced one is always taken: the latest wins. One without a trace is taken once for each `scrape`, so
+    /// that the clock is not read on every observation, and never over a traced one that is not scraped yet.
+    pub(super) fn offer(&self, scrape: u64, duration_ns: u64, trace: Option<TraceContext>) {
+        if trace.is_none() && self.scrape.load(Ordering::Relaxed) == scrape {
+            return;
+        }
+        self.replace(
+            scrape,
+            Exemplar {
+                duration_ns,
+                timestamp_ms: unix_time_ms(),
+                trace,
+            },
+        );
+    }
+
+    #[cold]
+    fn replace(&self, scrape: u64, exemplar: Exemplar) {
+        let (trace_id, span_id) = exemplar
+            .trace
+            .map_or((0, 0), |trace| (trace.trace_id(), trace.span_id()));
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version + 1, Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.duration_ns.store(exemplar.duration_ns, Ordering::Relaxed);
+        self.timestamp_ms.store(exemplar.timestamp_ms, Ordering::Relaxed);
+        self.trace_id_high.store((trace_id >> 64) as u64, Ordering::Relaxed);
+        self.trace_id_low.store(trace_id as u64, Ordering::Relaxed);
+        self.span_id.store(span_id, Ordering::Relaxed);
+        self.scrape.store(scrape, Ordering::Relaxed);
+        self.version.store(version + 2, Ordering::Release);
+    }
+
+    /// The exemplar, whole; `None` where there is none yet or it is being replaced at this moment.
+    pub(super) fn read(&self) -> Option<Exemplar> {
+        let version = self.version.load(Ordering::Acquire);
+        if version == 0 || version % 2 == 1 {
+            return None;
+        }
+        let duration_ns = self.duration_ns.load(Ordering::Relaxed);
+        let timestamp_ms = self.timestamp_ms.load(Ordering::Relaxed);
+        let trace_id_high = self.trace_id_high.load(Ordering::Relaxed);
+        let trace_id_low = self.trace_id_low.load(Ordering::Relaxed);
+        let span_id = self.span_id.load(Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        if self.version.load(Ordering::Relaxed) != version {
+            return None;
+        }
+        let trace_id = u128::from(trace_id_high) << 64 | u128::from(trace_id_low);
+        Some(Exemplar {
+            duration_ns,
+            timestamp_ms,
+            trace: TraceContext::new(trace_id, span_id),
+        })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn trace(id: u64) -> Option<TraceContext> {
+        TraceContext::new(u128::from(id), id)
+    }
+
+    #[test]
+    fn without_a_trace_the_first_after_a_scrape_stays() {
+        let slot = ExemplarSlot::new();
+        assert_eq!(slot.read(), None);
+        slot.offer(1, 10, None);
+        slot.offer(1, 20, None);
+        assert_eq!(slot.read().map(|exemplar| exemplar.duration_ns), Some(10));
+        slot.offer(2, 30, None);
+        assert_eq!(slot.read().map(|exemplar| exemplar.duration_ns), Some(30));
+    }
+
+    #[test]
+    fn with_a_trace_the_latest_stays_and_outlives_those_without_until_it_is_scraped() {
+        let slot = ExemplarSlot::new();
+        slot.offer(1, 10, None);
+        slot.offer(1, 20, trace(2));
+        slot.offer(1, 30, trace(3));
+        slot.offer(1, 40, None);
+        let exemplar = slot.read().unwrap();
+        assert_eq!((exemplar.duration_ns, exemplar.trace), (30, trace(3)));
+        slot.offer(2, 50, None);
+        let exemplar = slot.read().unwrap();
+        assert_eq!((exemplar.duration_ns, exemplar.trace), (50, None));
+    }
+
+    #[test]
+    fn the_timestamp_is_the_time_of_recording() {
+        let slot = ExemplarSlot::new();
+        let before = unix_time_ms();
+        slot.offer(1, 10, None);
+        let after = unix_time_ms();
+        assert!((before..=after).contains(&slot.read().unwrap().timestamp_ms));
+    }
+}
