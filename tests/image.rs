@@ -2,20 +2,30 @@
 
 #[path = "image/container.rs"]
 mod container;
+#[path = "manifests/manifest.rs"]
+mod manifest;
+#[path = "image/pod.rs"]
+mod pod;
 #[path = "image/podman.rs"]
 mod podman;
+mod support;
 
 use std::fs;
 use std::io::Write;
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use container::{Container, get, sample, wait_for};
+use container::Container;
 use podman::{IMAGE, Podman, stdout};
 use serde_json::Value;
+use support::client::Client;
+use support::prometheus::free_address;
+use support::server::value_of;
+use support::wait_for;
 
 /// The binary, taken out of the image.
 fn binary(podman: &Podman, test: &str) -> PathBuf {
@@ -126,12 +136,12 @@ fn it_serves_as_nobody_read_only_without_capabilities_and_within_a_memory_limit(
     assert_eq!(memory_limit_bytes(server.pid), Some(256 << 20));
 
     for path in ["/healthz", "/readyz", "/?delay=0s", "/metrics", "/ui"] {
-        let (status, body) = get(server.address, path).unwrap();
-        assert_eq!(status, 200, "{path}: {body}");
+        let response = server.get(path);
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
     }
-    let (_, page) = get(server.address, "/metrics").unwrap();
+    let page = server.get("/metrics").text();
     assert_eq!(
-        sample(
+        value_of(
             &page,
             "http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}"
         ),
@@ -162,11 +172,10 @@ fn podman_stop_ends_it_within_3_s_with_every_request_in_flight_answered() {
     let server = Container::run(podman, "stopped", &[]);
     let address = server.address;
     let clients: Vec<_> = (0..REQUESTS)
-        .map(|_| thread::spawn(move || get(address, "/?delay=1500ms")))
+        .map(|_| thread::spawn(move || Client::connect(address).get("/?delay=1500ms")))
         .collect();
-    wait_for("the requests in flight", || {
-        let (_, page) = get(address, "/metrics").unwrap();
-        let in_flight = sample(&page, "http_requests_in_flight ")?;
+    wait_for("the requests in flight", Duration::from_secs(20), || {
+        let in_flight = value_of(&server.get("/metrics").text(), "http_requests_in_flight")?;
         (in_flight >= REQUESTS as f64).then_some(())
     });
 
@@ -175,8 +184,8 @@ fn podman_stop_ends_it_within_3_s_with_every_request_in_flight_answered() {
     let took = begin.elapsed();
 
     for client in clients {
-        let (status, body) = client.join().unwrap().expect("an answer");
-        assert_eq!(status, 200, "{body}");
+        let response = client.join().expect("an answer");
+        assert_eq!(response.status, 200, "{}", response.text());
     }
     assert_eq!(server.inspect()["State"]["ExitCode"], 0);
     assert!(took < Duration::from_secs(3), "{took:?}");
@@ -193,10 +202,7 @@ fn it_answers_soon_after_its_start() {
     let mut took: Vec<Duration> = (0..STARTS)
         .map(|_| {
             // A port that was free a moment ago; asked for by number, since reading it from the start line takes time, too.
-            let address = std::net::TcpListener::bind("127.0.0.1:0")
-                .unwrap()
-                .local_addr()
-                .unwrap();
+            let address = free_address();
             let begin = Instant::now();
             let mut server = Command::new(&binary)
                 .args(["--listen", &address.to_string()])
@@ -204,13 +210,12 @@ fn it_answers_soon_after_its_start() {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            let took = loop {
-                if get(address, "/healthz").is_ok_and(|(status, _)| status == 200) {
-                    break begin.elapsed();
-                }
-                assert!(begin.elapsed() < container::PATIENCE, "no answer");
+            while TcpStream::connect(address).is_err() {
+                assert!(begin.elapsed() < Duration::from_secs(20), "it does not listen");
                 thread::sleep(Duration::from_micros(200));
-            };
+            }
+            assert_eq!(Client::connect(address).get("/healthz").status, 200);
+            let took = begin.elapsed();
             server.kill().unwrap();
             server.wait().unwrap();
             took

@@ -1,16 +1,14 @@
 //! One container of the image, ended when it goes out of scope.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::podman::{IMAGE, Podman};
-
-/// How long anything here may take that takes milliseconds.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::client::{Client, Response};
+use crate::support::wait_for;
 
 /// A running container, listening on a loopback port of the machine.
 pub struct Container {
@@ -56,7 +54,7 @@ impl Container {
             pid,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
-        container.address = wait_for("the start line", || container.listening_on());
+        container.address = wait_for("the start line", Duration::from_secs(20), || container.listening_on());
         container
     }
 
@@ -65,6 +63,11 @@ impl Container {
         let log = String::from_utf8(log.stderr).unwrap();
         let (_, rest) = log.split_once(" listening on ")?;
         rest.split_once(',')?.0.parse().ok()
+    }
+
+    /// One GET on a connection of its own.
+    pub fn get(&self, target: &str) -> Response {
+        Client::connect(self.address).get(target)
     }
 
     /// What podman knows of it.
@@ -96,41 +99,4 @@ pub fn status(pid: u32, field: &str) -> String {
         .lines()
         .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     value.unwrap().trim().to_owned()
-}
-
-/// The status code and the body that a GET is answered with.
-pub fn get(address: SocketAddr, target: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(
-        stream,
-        "GET {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line)?;
-    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let status = status.ok_or_else(|| std::io::Error::other(format!("no status line but {line:?}")))?;
-    let mut rest = String::new();
-    reader.read_to_string(&mut rest)?;
-    let body = rest.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok((status, body.to_owned()))
-}
-
-/// The value of the first sample whose line begins so.
-pub fn sample(page: &str, begins: &str) -> Option<f64> {
-    let line = page.lines().find(|line| line.starts_with(begins))?;
-    line.rsplit(' ').next()?.parse().ok()
-}
-
-/// Asks until there is an answer.
-pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(answer) = ask() {
-            return answer;
-        }
-        assert!(Instant::now() < deadline, "{what} did not come within {PATIENCE:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
