@@ -16,7 +16,7 @@ use crate::delay::Delay;
 use crate::endpoint::{self, Answer};
 use crate::metrics::{Labels, Status, TraceContext};
 use crate::panics;
-use crate::pending::{Channel, Pending};
+use crate::pending::{Channel, Pending, Waiting};
 use crate::responders::Responders;
 use crate::response::Persistence;
 use crate::schedule::{Refused, Schedule, Scheduled};
@@ -28,7 +28,7 @@ const LAST_REQUEST_AFTER: Duration = Duration::from_secs(60);
 /// What every dispatcher needs.
 pub struct Dispatch {
     /// Where requests wait.
-    pub schedule: Arc<Schedule<Box<Pending>>>,
+    pub schedule: Arc<Schedule<Waiting>>,
     /// Who answers them.
     pub responders: Arc<Responders>,
     /// True from the first signal on.
@@ -66,11 +66,8 @@ impl Dispatch {
 
 impl Dispatcher {
     fn run(&mut self, server: &Server) {
-        loop {
-            match server.recv() {
-                Ok(request) => self.take(request),
-                Err(_) => break,
-            }
+        while let Ok(request) = server.recv() {
+            self.take(request);
         }
         // The accept thread has ended. Its connections live on, and each is answered until the last is silent.
         self.bell.accept_failed();
@@ -145,10 +142,10 @@ impl Dispatcher {
         }
     }
 
-    fn refuse(&self, refused: Refused<Box<Pending>>) {
+    fn refuse(&self, refused: Refused<Waiting>) {
         let schedule = &self.dispatch.schedule;
         let now = Instant::now();
-        let at_once = |mut pending: Box<Pending>, answer| {
+        let at_once = |mut pending: Waiting, answer| {
             pending.answer = answer;
             pending.labels.status = Status::SERVICE_UNAVAILABLE;
             if matches!(pending.answer, Answer::Final(..)) {

@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 use crate::accept_loop::Bell;
 use crate::access_log::AccessLog;
 use crate::panics;
-use crate::pending::Pending;
+use crate::pending::Waiting;
 use crate::schedule::Schedule;
 
 /// How long no request may have come before the last one counts as answered: one may be on its way from tiny_http.
@@ -38,7 +38,7 @@ pub struct Drain {
     /// The way to close the listening socket.
     pub bell: Arc<Bell>,
     /// Where requests wait.
-    pub schedule: Arc<Schedule<Box<Pending>>>,
+    pub schedule: Arc<Schedule<Waiting>>,
     /// The access log, if there is one.
     pub log: Option<Arc<AccessLog>>,
     /// `--drain-timeout`

@@ -29,6 +29,9 @@ pub struct Pending {
     pub trace: Option<TraceContext>,
 }
 
+/// A request on the schedule: boxed, since the schedule's heap moves it about.
+pub type Waiting = Box<Pending>;
+
 /// The way to a request's client.
 pub enum Channel {
     /// Of a request that is read to its end.

@@ -21,7 +21,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{Shutdown, SockaddrStorage, getpeername, shutdown};
 
 use crate::panics;
-use crate::pending::{Pending, Remains};
+use crate::pending::{Remains, Waiting};
 use crate::schedule::Schedule;
 
 /// How long a connection that was cut off may still send.
@@ -43,7 +43,7 @@ const SHORTAGE: u64 = 8;
 struct Closing {
     peer: SocketAddr,
     remains: Option<Remains>,
-    unanswered: Vec<Box<Pending>>,
+    unanswered: Vec<Waiting>,
     /// When it is shut down for good; none before the first step.
     ends_at: Option<Instant>,
 }
@@ -60,7 +60,7 @@ impl Reaper {
     /// # Errors
     ///
     /// As the system's, where no thread can be had.
-    pub fn start(schedule: Arc<Schedule<Box<Pending>>>) -> std::io::Result<Arc<Reaper>> {
+    pub fn start(schedule: Arc<Schedule<Waiting>>) -> std::io::Result<Arc<Reaper>> {
         let reaper = Arc::new(Reaper {
             cut: Mutex::default(),
             more: Condvar::new(),
@@ -76,7 +76,7 @@ impl Reaper {
 
     /// Ends a connection that was cut off; drops its requests without an answer, here rather than in a responder, since a
     /// drop may write what is left in tiny_http's buffer.
-    pub fn close(&self, peer: SocketAddr, remains: Option<Remains>, unanswered: Vec<Box<Pending>>) {
+    pub fn close(&self, peer: SocketAddr, remains: Option<Remains>, unanswered: Vec<Waiting>) {
         self.lock().push(Closing {
             peer,
             remains,
@@ -86,7 +86,7 @@ impl Reaper {
         self.more.notify_one();
     }
 
-    fn reap(&self, schedule: &Schedule<Box<Pending>>) {
+    fn reap(&self, schedule: &Schedule<Waiting>) {
         let mut lingering: Vec<Closing> = Vec::new();
         let mut swept_at = Instant::now();
         loop {
@@ -132,7 +132,7 @@ fn end(lingering: Vec<Closing>, fresh: Vec<Closing>, now: Instant) -> Vec<Closin
     lingering
 }
 
-fn sweep(schedule: &Schedule<Box<Pending>>, shortage: usize, now: Instant) {
+fn sweep(schedule: &Schedule<Waiting>, shortage: usize, now: Instant) {
     let open = sockets().map(|(_, peer)| peer).collect();
     let idle = schedule.sweep(&open, now, IDLE_MAX);
     if !idle.is_empty() {

@@ -12,7 +12,7 @@ use crate::access_log::{AccessLog, Entry};
 use crate::endpoint::{ALLOWED_METHODS, Answer};
 use crate::metrics::{Method, Metrics, Path, Recorder, Status};
 use crate::panics;
-use crate::pending::{Channel, Pending, Remains};
+use crate::pending::{Channel, Pending, Remains, Waiting};
 use crate::reaper::Reaper;
 use crate::response::{Persistence, write_head};
 use crate::schedule::{Answered, Next, Responder, Schedule, Scheduled};
@@ -35,7 +35,7 @@ const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
 /// The pool of responders.
 pub struct Responders {
-    schedule: Arc<Schedule<Box<Pending>>>,
+    schedule: Arc<Schedule<Waiting>>,
     metrics: Arc<Metrics>,
     reaper: Arc<Reaper>,
     log: Option<Arc<AccessLog>>,
@@ -48,7 +48,7 @@ impl Responders {
     ///
     /// As the system's, where no thread can be had.
     pub fn start(
-        schedule: Arc<Schedule<Box<Pending>>>,
+        schedule: Arc<Schedule<Waiting>>,
         metrics: Arc<Metrics>,
         reaper: Arc<Reaper>,
         log: Option<Arc<AccessLog>>,

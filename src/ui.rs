@@ -43,7 +43,11 @@ mod tests {
     fn source_expression(element: &str) -> String {
         let page = std::str::from_utf8(PAGE).unwrap();
         let (open, close) = (format!("<{element}>"), format!("</{element}>"));
-        assert_eq!(page.matches(&open).count(), 1, "{open} must be there once, without attributes");
+        assert_eq!(
+            page.matches(&open).count(),
+            1,
+            "{open} must be there once, without attributes"
+        );
         let text = page.split_once(&open).unwrap().1.split_once(&close).unwrap().0;
         format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text)))
     }
@@ -52,7 +56,10 @@ mod tests {
     fn the_policy_names_the_pages_own_script_and_style() {
         for (directive, element) in [("script-src", "script"), ("style-src", "style")] {
             let wanted = format!("{directive} {};", source_expression(element));
-            assert!(CONTENT_SECURITY_POLICY.contains(&wanted), "src/ui.html was edited; src/ui.rs must say:\n{wanted}");
+            assert!(
+                CONTENT_SECURITY_POLICY.contains(&wanted),
+                "src/ui.html was edited; src/ui.rs must say:\n{wanted}"
+            );
         }
     }
 
@@ -60,9 +67,11 @@ mod tests {
     fn the_page_names_no_other_host() {
         let page = std::str::from_utf8(PAGE).unwrap();
         // The SVG namespace is a name and is never fetched.
-        for address in page.replace("http://www.w3.org/2000/svg", "").match_indices("://").map(|(at, _)| at) {
-            panic!("an address in src/ui.html: …{}…", &page[address.saturating_sub(20)..(address + 20).min(page.len())]);
-        }
-        assert!(!page.contains("style=") && !page.contains("onclick="), "the policy would block inline attributes");
+        let page = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!page.contains("://"), "src/ui.html names an address");
+        assert!(
+            !page.contains("style=") && !page.contains("onclick="),
+            "the policy would block inline attributes"
+        );
     }
 }

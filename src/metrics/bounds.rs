@@ -62,8 +62,8 @@ impl Default for Bounds {
     /// 1.5, 1.75, 2 and 2.5 seconds.
     fn default() -> Bounds {
         let upper_us = [
-            100_000, 150_000, 225_000, 337_500, 506_250, 750_000, 1_000_000, 1_250_000, 1_500_000,
-            1_750_000, 2_000_000, 2_500_000,
+            100_000, 150_000, 225_000, 337_500, 506_250, 750_000, 1_000_000, 1_250_000, 1_500_000, 1_750_000,
+            2_000_000, 2_500_000,
         ];
         Bounds {
             upper_ns: upper_us.iter().map(|us| us * 1_000).collect(),
@@ -134,10 +134,7 @@ impl FromStr for Bounds {
             exponential(fields)
         } else {
             // One more than allowed is enough to tell that there are too many.
-            text.split(',')
-                .take(BOUNDS_MAX + 1)
-                .map(billionths)
-                .collect()
+            text.split(',').take(BOUNDS_MAX + 1).map(billionths).collect()
         };
         upper_ns.and_then(Bounds::new).map_err(BoundsError)
     }
@@ -168,8 +165,7 @@ fn exponential(fields: &str) -> Result<Vec<u64>, Reason> {
         .map(|place| {
             if place > 0 {
                 let exact_e9 = u128::from(upper_ns) * u128::from(factor_e9);
-                let rounded =
-                    (exact_e9 + u128::from(NS_PER_SECOND / 2)) / u128::from(NS_PER_SECOND);
+                let rounded = (exact_e9 + u128::from(NS_PER_SECOND / 2)) / u128::from(NS_PER_SECOND);
                 upper_ns = u64::try_from(rounded).map_err(|_| Reason::Range)?;
             }
             Ok(upper_ns)
@@ -180,8 +176,7 @@ fn exponential(fields: &str) -> Result<Vec<u64>, Reason> {
 /// Reads `START,STEP,COUNT`: start and step in billionths, the count within its limit.
 fn start_step_count(fields: &str) -> Result<(u64, u64, u64), Reason> {
     let mut fields = fields.splitn(3, ',');
-    let (Some(start), Some(step), Some(count)) = (fields.next(), fields.next(), fields.next())
-    else {
+    let (Some(start), Some(step), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
         return Err(Reason::Fields);
     };
     let (start, step) = (billionths(start)?, billionths(step)?);
@@ -208,9 +203,7 @@ fn billionths(text: &str) -> Result<u64, Reason> {
     if whole.is_empty() || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
         return Err(Reason::Number);
     }
-    let fraction = format!("{fraction:0<9}")
-        .parse::<u64>()
-        .map_err(|_| Reason::Number)?;
+    let fraction = format!("{fraction:0<9}").parse::<u64>().map_err(|_| Reason::Number)?;
     // All digits, so it can only be too large.
     let whole = whole.parse::<u64>().map_err(|_| Reason::Range)?;
     whole
@@ -241,16 +234,10 @@ mod tests {
     fn each_form_gives_its_bounds_as_exact_decimals() {
         assert_eq!(shown("0.1,0.15"), "0.1,0.15");
         assert_eq!(shown(" 0.10 , 1.000000001 "), "0.1,1.000000001");
+        assert_eq!(shown("exponential:0.1,1.5,5"), "0.1,0.15,0.225,0.3375,0.50625");
+        assert_eq!(shown("linear:0.25,0.25,8"), "0.25,0.5,0.75,1,1.25,1.5,1.75,2");
         assert_eq!(
-            shown("exponential:0.1,1.5,5"),
-            "0.1,0.15,0.225,0.3375,0.50625"
-        );
-        assert_eq!(
-            shown("linear:0.25,0.25,8"),
-            "0.25,0.5,0.75,1,1.25,1.5,1.75,2"
-        );
-        assert_eq!(
-            shown("exponential:0.000000001,10,15").split(',').last(),
+            shown("exponential:0.000000001,10,15").split(',').next_back(),
             Some("100000")
         );
         assert_eq!(shown("linear:1,0.000000001,63").split(',').count(), 63);

@@ -16,10 +16,7 @@ pub(super) fn seconds(page: &mut Vec<u8>, ns: u128) {
     let (whole, fraction_ns) = match u64::try_from(ns) {
         // Division in 64 bits is many times as fast as in 128.
         Ok(ns) => (u128::from(ns / NS_PER_SECOND), ns % NS_PER_SECOND),
-        Err(_) => (
-            ns / u128::from(NS_PER_SECOND),
-            (ns % u128::from(NS_PER_SECOND)) as u64,
-        ),
+        Err(_) => (ns / u128::from(NS_PER_SECOND), (ns % u128::from(NS_PER_SECOND)) as u64),
     };
     match u64::try_from(whole) {
         Ok(whole) => integer(page, whole),
@@ -102,10 +99,7 @@ mod tests {
 
     #[test]
     fn timestamps_have_three_decimals() {
-        assert_eq!(
-            text(|page| timestamp(page, 1_700_000_000_007)),
-            "1700000000.007"
-        );
+        assert_eq!(text(|page| timestamp(page, 1_700_000_000_007)), "1700000000.007");
         assert_eq!(text(|page| timestamp(page, 0)), "0.000");
     }
 

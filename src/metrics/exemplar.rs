@@ -88,12 +88,9 @@ impl ExemplarSlot {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
         fence(Ordering::Release);
-        self.duration_ns
-            .store(exemplar.duration_ns, Ordering::Relaxed);
-        self.timestamp_ms
-            .store(exemplar.timestamp_ms, Ordering::Relaxed);
-        self.trace_id_high
-            .store((trace_id >> 64) as u64, Ordering::Relaxed);
+        self.duration_ns.store(exemplar.duration_ns, Ordering::Relaxed);
+        self.timestamp_ms.store(exemplar.timestamp_ms, Ordering::Relaxed);
+        self.trace_id_high.store((trace_id >> 64) as u64, Ordering::Relaxed);
         self.trace_id_low.store(trace_id as u64, Ordering::Relaxed);
         self.span_id.store(span_id, Ordering::Relaxed);
         self.scrape.store(scrape, Ordering::Relaxed);

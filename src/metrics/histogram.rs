@@ -128,13 +128,7 @@ impl Histogram {
     }
 
     /// Adds an observation. Called by the one writer only; `bucket` is below the number of buckets.
-    pub(super) fn observe(
-        &self,
-        bucket: usize,
-        duration_ns: u64,
-        scrape: u64,
-        trace: Option<TraceContext>,
-    ) {
+    pub(super) fn observe(&self, bucket: usize, duration_ns: u64, scrape: u64, trace: Option<TraceContext>) {
         let observation = self.published.load(Ordering::Relaxed) + 1;
         let sum_ns = self.log_entry(observation - 1).sum_ns() + u128::from(duration_ns);
         let count = self.counts[bucket].load(Ordering::Relaxed) + 1;
@@ -143,9 +137,7 @@ impl Histogram {
         entry.bucket.store(bucket as u64, Ordering::Relaxed);
         entry.count.store(count, Ordering::Relaxed);
         entry.sum_ns_low.store(sum_ns as u64, Ordering::Relaxed);
-        entry
-            .sum_ns_high
-            .store((sum_ns >> 64) as u64, Ordering::Relaxed);
+        entry.sum_ns_high.store((sum_ns >> 64) as u64, Ordering::Relaxed);
 
         self.published.store(observation, Ordering::Release);
         fence(Ordering::Release);
@@ -196,8 +188,7 @@ impl Histogram {
         for observation in first..=last {
             let entry = self.log_entry(observation);
             // Whole or not, the bucket is one that some observation had.
-            counts[entry.bucket.load(Ordering::Relaxed) as usize] =
-                entry.count.load(Ordering::Relaxed);
+            counts[entry.bucket.load(Ordering::Relaxed) as usize] = entry.count.load(Ordering::Relaxed);
         }
         let sum_ns = self.log_entry(last).sum_ns();
         fence(Ordering::Acquire);

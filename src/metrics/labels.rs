@@ -179,19 +179,16 @@ pub(super) const SERIES_MAX: usize = Method::ALL.len() * Path::ALL.len() * Statu
 impl Labels {
     /// The series' place, below [`SERIES_MAX`]; the page is in this order.
     pub(super) const fn index(self) -> usize {
-        (self.method as usize * Path::ALL.len() + self.path as usize) * Status::ALL.len()
-            + self.status.0 as usize
+        (self.method as usize * Path::ALL.len() + self.path as usize) * Status::ALL.len() + self.status.0 as usize
     }
 
     /// Every series, each at its [`index`](Labels::index).
     pub(super) fn all() -> impl Iterator<Item = Labels> {
         Method::ALL.into_iter().flat_map(|method| {
             Path::ALL.into_iter().flat_map(move |path| {
-                Status::ALL.into_iter().map(move |status| Labels {
-                    method,
-                    path,
-                    status,
-                })
+                Status::ALL
+                    .into_iter()
+                    .map(move |status| Labels { method, path, status })
             })
         })
     }
@@ -209,9 +206,7 @@ mod tests {
 
     #[test]
     fn status_takes_its_codes_and_no_other() {
-        let taken: Vec<u16> = (0..=u16::MAX)
-            .filter(|&code| Status::new(code).is_some())
-            .collect();
+        let taken: Vec<u16> = (0..=u16::MAX).filter(|&code| Status::new(code).is_some()).collect();
         let codes: Vec<u16> = CODES.iter().map(|&(code, _)| code).collect();
         assert_eq!(taken, codes);
         for status in Status::ALL {

@@ -59,13 +59,7 @@ impl Format {
             .into_iter()
             .filter(|offer| offer.quality > 0)
             // The first of equals, so in the order above.
-            .reduce(|best, offer| {
-                if offer.rank() > best.rank() {
-                    offer
-                } else {
-                    best
-                }
-            });
+            .reduce(|best, offer| if offer.rank() > best.rank() { offer } else { best });
         best.map_or(Format::Text004, |offer| offer.format)
     }
 
@@ -74,17 +68,11 @@ impl Format {
         use Escaping::{AllowUtf8, Underscores, Values};
         match self {
             Format::Text004 => "text/plain; version=0.0.4; charset=utf-8",
-            Format::Text100(AllowUtf8) => {
-                "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
-            }
-            Format::Text100(Underscores) => {
-                "text/plain; version=1.0.0; charset=utf-8; escaping=underscores"
-            }
+            Format::Text100(AllowUtf8) => "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+            Format::Text100(Underscores) => "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
             Format::Text100(Values) => "text/plain; version=1.0.0; charset=utf-8; escaping=values",
             Format::OpenMetrics001 => "application/openmetrics-text; version=0.0.1; charset=utf-8",
-            Format::OpenMetrics100(None) => {
-                "application/openmetrics-text; version=1.0.0; charset=utf-8"
-            }
+            Format::OpenMetrics100(None) => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Format::OpenMetrics100(Some(AllowUtf8)) => {
                 "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8"
             }
@@ -159,9 +147,7 @@ impl Offer {
         let exactness = match (range.kind, range.subtype) {
             ("*", "*") => Exactness::Anything,
             (asked, "*") if asked.eq_ignore_ascii_case(kind) => Exactness::AnySubtype,
-            (asked, name)
-                if asked.eq_ignore_ascii_case(kind) && name.eq_ignore_ascii_case(subtype) =>
-            {
+            (asked, name) if asked.eq_ignore_ascii_case(kind) && name.eq_ignore_ascii_case(subtype) => {
                 match range.version {
                     Some(version) if version == self.format.version() => Exactness::Version,
                     None if self.format.is_default_version() => Exactness::MediaType,
@@ -327,8 +313,7 @@ mod tests {
         ] {
             assert_eq!(content_type(accept), OPENMETRICS_100);
         }
-        let oldest =
-            "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let oldest = "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
         assert_eq!(content_type(oldest), OPENMETRICS_001);
     }
 
@@ -340,10 +325,7 @@ mod tests {
                  application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping={escaping};q=0.4,\
                  text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
             );
-            assert_eq!(
-                content_type(&accept),
-                format!("{OPENMETRICS_100}; escaping={escaping}")
-            );
+            assert_eq!(content_type(&accept), format!("{OPENMETRICS_100}; escaping={escaping}"));
         }
     }
 
@@ -353,10 +335,7 @@ mod tests {
                       application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
                       application/openmetrics-text;version=0.0.1;q=0.4,\
                       text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
-        assert_eq!(
-            content_type(accept),
-            format!("{OPENMETRICS_100}; escaping=allow-utf-8")
-        );
+        assert_eq!(content_type(accept), format!("{OPENMETRICS_100}; escaping=allow-utf-8"));
     }
 
     #[test]
@@ -407,10 +386,7 @@ mod tests {
     #[test]
     fn quality_decides_and_zero_forbids() {
         for (accept, expected) in [
-            (
-                "application/openmetrics-text;q=0.5,text/plain;q=0.501",
-                TEXT_004,
-            ),
+            ("application/openmetrics-text;q=0.5,text/plain;q=0.501", TEXT_004),
             (
                 "application/openmetrics-text;q=0.502,text/plain;q=0.501",
                 OPENMETRICS_100,

@@ -77,11 +77,7 @@ pub(super) fn eof(page: &mut Vec<u8>) {
 fn hex(page: &mut Vec<u8>, value: u64) {
     for place in (0..16).rev() {
         let digit = (value >> (4 * place)) as u8 & 0xf;
-        page.push(if digit < 10 {
-            b'0' + digit
-        } else {
-            b'a' + digit - 10
-        });
+        page.push(if digit < 10 { b'0' + digit } else { b'a' + digit - 10 });
     }
 }
 

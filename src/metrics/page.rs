@@ -105,10 +105,7 @@ impl Page<'_> {
         let bound_start = self.out.len();
 
         let mut count = 0;
-        let buckets = self
-            .bucket_texts
-            .iter()
-            .zip(total.counts.iter().zip(&total.exemplars));
+        let buckets = self.bucket_texts.iter().zip(total.counts.iter().zip(&total.exemplars));
         for (bucket, (text, (observed, exemplar))) in buckets.enumerate() {
             if bucket > 0 {
                 // A line begins as the first of the series did.
@@ -181,9 +178,7 @@ impl Page<'_> {
     /// The `process_*` families, but for those that could not be read.
     pub(super) fn process(&mut self, process: &Process, usage: Usage) {
         if let Some(cpu_ns) = usage.cpu_ns {
-            self.single(&families::CPU, |out| {
-                decimal::seconds(out, u128::from(cpu_ns))
-            });
+            self.single(&families::CPU, |out| decimal::seconds(out, u128::from(cpu_ns)));
             if self.is_openmetrics
                 && let Some(start_time_ms) = process.start_time_ms()
             {
@@ -198,9 +193,7 @@ impl Page<'_> {
         self.whole(&families::OPEN_FDS, usage.open_fds);
         self.whole(&families::MAX_FDS, usage.max_fds);
         if let Some(start_time_ms) = process.start_time_ms() {
-            self.single(&families::START_TIME, |out| {
-                decimal::timestamp(out, start_time_ms)
-            });
+            self.single(&families::START_TIME, |out| decimal::timestamp(out, start_time_ms));
         }
         self.whole(&families::THREADS, usage.threads);
     }

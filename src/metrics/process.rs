@@ -62,9 +62,7 @@ impl Process {
                 .map(|(stat, size)| stat.resident_pages * size),
             virtual_memory_bytes: stat.map(|stat| stat.virtual_memory_bytes),
             open_fds: open_fds(),
-            max_fds: getrlimit(Resource::RLIMIT_NOFILE)
-                .ok()
-                .map(|(soft, _hard)| soft),
+            max_fds: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _hard)| soft),
             threads: stat.map(|stat| stat.threads),
         }
     }
@@ -207,8 +205,7 @@ mod tests {
         assert!(process.start_time_ms().is_some());
         assert!(usage.cpu_ns.is_some());
         assert!(
-            usage.resident_memory_bytes > Some(100_000)
-                && usage.resident_memory_bytes <= usage.virtual_memory_bytes
+            usage.resident_memory_bytes > Some(100_000) && usage.resident_memory_bytes <= usage.virtual_memory_bytes
         );
         assert!(usage.open_fds >= Some(3) && usage.open_fds <= usage.max_fds);
         assert!(usage.threads >= Some(1));

@@ -30,8 +30,7 @@ impl TraceContext {
             0xff => false,
             _ => rest.first().is_none_or(|&byte| byte == b'-'),
         };
-        (rest_is_allowed && trace_id != 0 && span_id != 0)
-            .then_some(TraceContext { trace_id, span_id })
+        (rest_is_allowed && trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id })
     }
 
     /// The context of ids that were read before; `None` if one is zero.
@@ -71,20 +70,14 @@ mod tests {
     #[test]
     fn the_specifications_example_is_read() {
         let context = TraceContext::parse(EXAMPLE).unwrap();
-        assert_eq!(
-            context.trace_id(),
-            0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736
-        );
+        assert_eq!(context.trace_id(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         assert_eq!(context.span_id(), 0x00f0_67aa_0ba9_02b7);
     }
 
     #[test]
     fn a_later_version_is_read_as_far_as_it_is_known() {
         let known = TraceContext::parse(EXAMPLE);
-        assert_eq!(
-            TraceContext::parse(&EXAMPLE.replacen("00-", "cc-", 1)),
-            known
-        );
+        assert_eq!(TraceContext::parse(&EXAMPLE.replacen("00-", "cc-", 1)), known);
         assert_eq!(
             TraceContext::parse(&(EXAMPLE.replacen("00-", "cc-", 1) + "-what the future brings")),
             known

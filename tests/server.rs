@@ -1,0 +1,3 @@
+//! The server as a client meets it: endpoints, flags, drain.
+
+mod support;
