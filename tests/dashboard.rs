@@ -198,7 +198,7 @@ fn ask(prometheus: &Prometheus, panel: &Panel, query: &Query, choice: &Choice) -
             .map(|one| (one["metric"].clone(), number(&one["value"])))
             .collect()
     } else {
-        let now = prometheus.value("time()").expect("the time");
+        let now = prometheus.value("vector(time())").expect("the time");
         let target = format!(
             "/api/v1/query_range?query={encoded}&start={}&end={now}&step=5",
             now - 60.0
