@@ -7,7 +7,6 @@ mod support;
 mod board;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
@@ -235,26 +234,24 @@ fn rules_of(rules: &Value) -> impl Iterator<Item = &Value> {
         .flat_map(|group| group["rules"].as_array().unwrap())
 }
 
-/// An alert's expression without what makes it empty while all is well, so that the rest can be seen to find its series.
+/// An alert's expression without what makes it empty while all is well, so that the rest can be seen to find its series:
+/// "ratio > 14.4 * 0.01" becomes "ratio", "up == 0" becomes "up", "unless" becomes "and", "absent(x)" becomes "(x)".
 fn without_threshold(expression: &str) -> String {
-    let words: Vec<&str> = expression.split_whitespace().collect();
     let mut kept = String::new();
-    let mut i = 0;
-    while i < words.len() {
-        match words[i] {
-            // "> 14.4 * 0.01", "> 0.8", "== 0"
-            ">" | "==" => i += if words.get(i + 2) == Some(&"*") { 4 } else { 2 },
-            "unless" => {
-                kept.push_str("and ");
-                i += 1;
-            }
-            word => {
-                let _ = write!(kept, "{} ", word.strip_prefix("absent").unwrap_or(word));
-                i += 1;
-            }
+    let mut rest = expression;
+    while let Some(at) = rest.find(['>', '=']) {
+        let (before, from) = rest.split_at(at);
+        let threshold = from.strip_prefix("> ").or_else(|| from.strip_prefix("== "));
+        // An "=" inside a selector is no comparison.
+        kept.push_str(if threshold.is_some() { before } else { &rest[..=at] });
+        rest = threshold.map_or(&from[1..], |number| {
+            number.trim_start_matches(|c: char| c.is_ascii_digit() || ".* ".contains(c))
+        });
+        if threshold.is_some() {
+            kept.push(' ');
         }
     }
-    kept
+    (kept + rest).replace(" unless ", " and ").replace("absent(", "(")
 }
 
 /// What Grafana's `label_values(selector, label)` asks of Prometheus.
