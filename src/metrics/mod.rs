@@ -2,11 +2,11 @@
 //!
 //! Threads that answer requests each own a [`Recorder`] and record durations through it; whoever serves
 //! `/metrics` calls [`Metrics::render`]. Recording never waits for anything, rendering never for a recorder, and
-//! a page's `_count`, `_sum` and buckets describe the same observations: [`histogram`] tells how.
+//! a page's `_count`, `_sum` and buckets describe the same observations: `histogram` tells how.
 //!
-//! The modules, from the inside out: [`histogram`] and [`exemplar`] hold what one thread observed of one series;
-//! [`recorder`] hands out the right to write to them; [`page`] puts all together, [`text`] and [`openmetrics`]
-//! know what differs between the formats and [`families`] what is the same.
+//! The modules, from the inside out: `histogram` and `exemplar` hold what one thread observed of one series;
+//! `recorder` hands out the right to write to them; `page` puts all together, `text` and `openmetrics`
+//! know what differs between the formats and `families` what is the same.
 
 mod bounds;
 mod decimal;
@@ -33,7 +33,7 @@ pub use traceparent::TraceContext;
 
 use histogram::Snapshot;
 use labels::SERIES_MAX;
-use page::Layout;
+use page::{Layout, Page};
 use process::Process;
 use recorder::Shard;
 use std::fmt;
@@ -101,6 +101,23 @@ impl Metrics {
     /// is allocated but the room that `page` lacks.
     pub fn render(&self, format: Format, page: &mut Vec<u8>) {
         let mut page = self.layout.page(format.is_openmetrics(), page);
+        self.put_requests(&mut page);
+        page.build();
+        page.process(&self.process, self.process.usage());
+        page.end();
+        if format.is_openmetrics() {
+            // Relaxed: exemplars of either number are right.
+            self.scrape.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Appends only what the server counts itself, the `http_*` families, and asks the kernel nothing: the part
+    /// of [`render`](Metrics::render) that can be compared with other libraries.
+    pub fn render_requests(&self, format: Format, page: &mut Vec<u8>) {
+        self.put_requests(&mut self.layout.page(format.is_openmetrics(), page));
+    }
+
+    fn put_requests(&self, page: &mut Page) {
         page.begin_request_duration();
         for labels in Labels::all() {
             let created_ms = self.created_ms[labels.index()].load(Ordering::Relaxed);
@@ -109,13 +126,6 @@ impl Metrics {
             }
         }
         page.requests_in_flight(self.in_flight.get());
-        page.build();
-        page.process(&self.process, self.process.usage());
-        page.end();
-        if format.is_openmetrics() {
-            // Relaxed: exemplars of either number are right.
-            self.scrape.0.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
     /// The series over all shards.

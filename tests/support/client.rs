@@ -88,11 +88,29 @@ impl Client {
                 response.body = vec![0; length];
                 self.stream.read_exact(&mut response.body)?;
             }
+            None if response.header("Transfer-Encoding") == Some("chunked") => response.body = self.receive_chunks()?,
             None => {
                 self.stream.read_to_end(&mut response.body)?;
             }
         }
         Ok(response)
+    }
+
+    /// Reads a chunked body, as Prometheus sends its longer answers (RFC 9112, section 7.1).
+    fn receive_chunks(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let mut size = String::new();
+            self.stream.read_line(&mut size)?;
+            let size = usize::from_str_radix(size.trim_end(), 16).expect("a chunk's size");
+            let start = body.len();
+            body.resize(start + size, 0);
+            self.stream.read_exact(&mut body[start..])?;
+            self.stream.read_line(&mut String::new())?;
+            if size == 0 {
+                return Ok(body);
+            }
+        }
     }
 
     /// Reads a response's head.

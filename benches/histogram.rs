@@ -1,0 +1,270 @@
+//! Recording and rendering beside the peers of the ecosystem, and a table with the ratios at the end.
+//!
+//! `cargo bench --bench histogram`
+//!
+//! One benchmark iteration records [`BATCH`] durations, so that the table's nanoseconds an observation are not
+//! those of the loop or the clock around it. The peers get a handle to their series before the clock starts;
+//! ours finds its series by its labels each time, as the server does. With two threads each has a handle
+//! (or a recorder) of its own to the same series, and the slower of the two is what counts.
+
+#[path = "peers/mod.rs"]
+mod peers;
+
+use criterion::Criterion;
+use httpserver::metrics::{Escaping, Format, Labels, Method, Path, Status, TraceContext};
+use peers::{MetricsExporter, Ours, PrometheusClient, RustPrometheus, durations_ns, label_sets};
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+/// Observations in one iteration.
+const BATCH: usize = 16_384;
+
+/// The series that observations go to.
+const ROOT_OK: Labels = Labels {
+    method: Method::Get,
+    path: Path::Root,
+    status: Status::OK,
+};
+
+/// Series on the rendered page.
+const SERIES: usize = 20;
+
+/// Runs `work`, made anew by each thread, that often on that many threads at once; the time of the slowest.
+fn on_threads<W: FnMut()>(threads: usize, iterations: u64, make: impl Fn() -> W + Sync) -> Duration {
+    let barrier = Barrier::new(threads);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut work = make();
+                    barrier.wait();
+                    let start = Instant::now();
+                    for _ in 0..iterations {
+                        work();
+                    }
+                    start.elapsed()
+                })
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"))
+            .max()
+            .unwrap_or_default()
+    })
+}
+
+fn record(criterion: &mut Criterion) {
+    let durations_ns = durations_ns(BATCH);
+    let durations: Vec<f64> = durations_ns.iter().map(|&ns| ns as f64 / 1e9).collect();
+    for threads in [1, 2] {
+        let mut group = criterion.benchmark_group(format!("record_{threads}"));
+        group.bench_function("httpserver", |bencher| {
+            let ours = Ours::new();
+            bencher.iter_custom(|iterations| {
+                on_threads(threads, iterations, || {
+                    let mut recorder = ours.recorder();
+                    let durations_ns = &durations_ns;
+                    move || {
+                        for &duration_ns in durations_ns {
+                            recorder.record(black_box(ROOT_OK), duration_ns, None);
+                        }
+                    }
+                })
+            });
+        });
+        group.bench_function("prometheus", |bencher| {
+            let peer = RustPrometheus::new();
+            bencher.iter_custom(|iterations| {
+                on_threads(threads, iterations, || {
+                    let series = peer.series(ROOT_OK);
+                    let durations = &durations;
+                    move || durations.iter().for_each(|&duration| series.observe(duration))
+                })
+            });
+        });
+        group.bench_function("prometheus-client", |bencher| {
+            let peer = PrometheusClient::new();
+            bencher.iter_custom(|iterations| {
+                on_threads(threads, iterations, || {
+                    let series = peer.series(ROOT_OK);
+                    let durations = &durations;
+                    move || durations.iter().for_each(|&duration| series.observe(duration))
+                })
+            });
+        });
+        group.bench_function("metrics-exporter-prometheus", |bencher| {
+            let peer = MetricsExporter::new();
+            bencher.iter_custom(|iterations| {
+                // It keeps every value until its upkeep, which is left to another thread and to other times: so
+                // few iterations between two upkeeps that memory does not become what is measured.
+                const ITERATIONS_MAX: u64 = 64;
+                let (mut left, mut total) = (iterations, Duration::ZERO);
+                while left > 0 {
+                    let now = left.min(ITERATIONS_MAX);
+                    total += on_threads(threads, now, || {
+                        let series = peer.series(ROOT_OK);
+                        let durations = &durations;
+                        move || durations.iter().for_each(|&duration| series.record(duration))
+                    });
+                    peer.handle.run_upkeep();
+                    left -= now;
+                }
+                total
+            });
+        });
+        group.finish();
+    }
+}
+
+/// What an exemplar costs that is written on every observation, as a trace on every request would have it.
+fn record_traced(criterion: &mut Criterion) {
+    let durations_ns = durations_ns(BATCH);
+    let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    let ours = Ours::new();
+    let mut recorder = ours.recorder();
+    criterion.bench_function("record_traced/httpserver", |bencher| {
+        bencher.iter(|| {
+            for &duration_ns in &durations_ns {
+                recorder.record(black_box(ROOT_OK), duration_ns, trace);
+            }
+        });
+    });
+}
+
+fn render(criterion: &mut Criterion) {
+    let (series, durations_ns) = (label_sets(SERIES), durations_ns(1_000));
+    let mut group = criterion.benchmark_group("render");
+    group.bench_function("httpserver", |bencher| {
+        let ours = Ours::new();
+        ours.fill(&series, &durations_ns);
+        let mut page = Vec::new();
+        bencher.iter(|| {
+            page.clear();
+            // What the peers render, too: without process_*.
+            ours.metrics.render_requests(Format::Text004, &mut page);
+            black_box(page.len())
+        });
+    });
+    group.bench_function("prometheus", |bencher| {
+        let peer = RustPrometheus::new();
+        peer.fill(&series, &durations_ns);
+        let mut page = Vec::new();
+        bencher.iter(|| {
+            page.clear();
+            peer.render(&mut page);
+            black_box(page.len())
+        });
+    });
+    group.bench_function("prometheus-client", |bencher| {
+        let peer = PrometheusClient::new();
+        peer.fill(&series, &durations_ns);
+        let mut page = String::new();
+        bencher.iter(|| {
+            page.clear();
+            peer.render(&mut page);
+            black_box(page.len())
+        });
+    });
+    group.bench_function("metrics-exporter-prometheus", |bencher| {
+        let peer = MetricsExporter::new();
+        peer.fill(&series, &durations_ns);
+        bencher.iter(|| black_box(peer.render().len()));
+    });
+    group.finish();
+}
+
+/// The whole page, `process_*` and its system calls included, in both formats; and what gzip would add and save.
+fn whole_page(criterion: &mut Criterion) {
+    let ours = Ours::new();
+    ours.fill(&label_sets(SERIES), &durations_ns(1_000));
+    let mut page = Vec::new();
+    for (name, format) in [
+        ("text", Format::Text004),
+        ("openmetrics", Format::OpenMetrics100(Some(Escaping::AllowUtf8))),
+    ] {
+        criterion.bench_function(&format!("whole_page/{name}"), |bencher| {
+            bencher.iter(|| {
+                page.clear();
+                ours.metrics.render(format, &mut page);
+                black_box(page.len())
+            });
+        });
+    }
+    let gzip = |page: &[u8]| {
+        use std::io::Write;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(page).expect("a Vec takes all");
+        encoder.finish().expect("a Vec takes all")
+    };
+    println!(
+        "openmetrics page: {} bytes, gzip: {} bytes",
+        page.len(),
+        gzip(&page).len()
+    );
+    criterion.bench_function("whole_page/openmetrics_gzip_alone", |bencher| {
+        bencher.iter(|| black_box(gzip(&page).len()));
+    });
+}
+
+/// The median of a benchmark that this run or an earlier one has left behind, in nanoseconds.
+fn median_ns(group: &str, name: &str) -> Option<f64> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    let path = std::path::Path::new(&target)
+        .join("criterion")
+        .join(group)
+        .join(name)
+        .join("new/estimates.json");
+    let estimates: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+    estimates["median"]["point_estimate"].as_f64()
+}
+
+/// Prints the README's table. Ratios are to the fastest peer, below 1 where this crate is the faster.
+fn table() -> Option<()> {
+    const PEERS: [&str; 3] = ["prometheus", "prometheus-client", "metrics-exporter-prometheus"];
+    let rows = [
+        ("record, one thread, ns", "record_1", BATCH as f64),
+        ("record, two threads, ns each", "record_2", BATCH as f64),
+        ("render 20 series, µs", "render", 1_000.0),
+    ];
+    println!("\n| | to the fastest peer | httpserver | {} |", PEERS.join(" | "));
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for (title, group, per) in rows {
+        let ours = median_ns(group, "httpserver")? / per;
+        let peers = PEERS
+            .iter()
+            .map(|name| Some(median_ns(group, name)? / per))
+            .collect::<Option<Vec<_>>>()?;
+        let fastest = peers.iter().copied().fold(f64::INFINITY, f64::min);
+        let peers: Vec<_> = peers.iter().map(|value| format!("{value:.1}")).collect();
+        println!(
+            "| {title} | **{:.2}** | {ours:.1} | {} |",
+            ours / fastest,
+            peers.join(" | ")
+        );
+    }
+    let (alone, each_of_two) = (
+        median_ns("record_1", "httpserver")?,
+        median_ns("record_2", "httpserver")?,
+    );
+    println!("\nEach of two threads against one alone: {:.2}", each_of_two / alone);
+    Some(())
+}
+
+fn main() {
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(30)
+        .without_plots()
+        .configure_from_args();
+    record(&mut criterion);
+    record_traced(&mut criterion);
+    render(&mut criterion);
+    whole_page(&mut criterion);
+    criterion.final_summary();
+    if table().is_none() {
+        println!("no table: not every benchmark has been run yet");
+    }
+}

@@ -1,0 +1,195 @@
+//! The same histogram in this crate and in three others: `http_request_duration_seconds{method,path,status}` with
+//! the twelve default bounds.
+
+use httpserver::metrics::{Bounds, Labels, Method, Metrics, Path, Recorder, Status};
+use metrics::Recorder as _;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use prometheus::Encoder as _;
+use prometheus_client::encoding::EncodeLabelSet;
+use std::sync::Arc;
+
+pub const NAME: &str = "http_request_duration_seconds";
+pub const HELP: &str = "A histogram of the HTTP request durations in seconds.";
+
+/// The label sets of a page of that many series.
+pub fn label_sets(series: usize) -> Vec<Labels> {
+    Status::ALL
+        .into_iter()
+        .flat_map(|status| {
+            Path::ALL.map(|path| Labels {
+                method: Method::Get,
+                path,
+                status,
+            })
+        })
+        .take(series)
+        .collect()
+}
+
+/// The bounds in seconds, as the peers take them.
+pub fn bounds() -> Vec<f64> {
+    Bounds::default().upper_ns().iter().map(|&ns| ns as f64 / 1e9).collect()
+}
+
+/// Durations uniform in 0 to 2 s, in nanoseconds, the same in every run; enough of them that no branch predictor
+/// learns them by heart.
+pub fn durations_ns(count: usize) -> Vec<u64> {
+    let mut random = fastrand::Rng::with_seed(19_004);
+    (0..count).map(|_| random.u64(0..2_000_000_000)).collect()
+}
+
+pub struct Ours {
+    pub metrics: Arc<Metrics>,
+}
+
+impl Ours {
+    pub fn new() -> Ours {
+        Ours {
+            metrics: Arc::new(Metrics::new(Bounds::default())),
+        }
+    }
+
+    pub fn recorder(&self) -> Recorder {
+        self.metrics.recorder()
+    }
+
+    pub fn fill(&self, series: &[Labels], durations_ns: &[u64]) {
+        let mut recorder = self.recorder();
+        for &labels in series {
+            for &duration_ns in durations_ns {
+                recorder.record(labels, duration_ns, None);
+            }
+        }
+    }
+}
+
+/// `prometheus`
+pub struct RustPrometheus {
+    registry: prometheus::Registry,
+    family: prometheus::HistogramVec,
+}
+
+impl RustPrometheus {
+    pub fn new() -> RustPrometheus {
+        let options = prometheus::HistogramOpts::new(NAME, HELP).buckets(bounds());
+        let family = prometheus::HistogramVec::new(options, &["method", "path", "status"]).expect("valid options");
+        let registry = prometheus::Registry::new();
+        registry.register(Box::new(family.clone())).expect("the only family");
+        RustPrometheus { registry, family }
+    }
+
+    pub fn series(&self, labels: Labels) -> prometheus::Histogram {
+        self.family
+            .with_label_values(&[labels.method.as_str(), labels.path.as_str(), labels.status.as_str()])
+    }
+
+    pub fn fill(&self, series: &[Labels], durations_ns: &[u64]) {
+        for &labels in series {
+            let histogram = self.series(labels);
+            for &duration_ns in durations_ns {
+                histogram.observe(duration_ns as f64 / 1e9);
+            }
+        }
+    }
+
+    pub fn render(&self, page: &mut Vec<u8>) {
+        prometheus::TextEncoder::new()
+            .encode(&self.registry.gather(), page)
+            .expect("a Vec takes all");
+    }
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct ClientLabels {
+    method: &'static str,
+    path: &'static str,
+    status: &'static str,
+}
+
+type ClientFamily = prometheus_client::metrics::family::Family<
+    ClientLabels,
+    prometheus_client::metrics::histogram::Histogram,
+    fn() -> prometheus_client::metrics::histogram::Histogram,
+>;
+
+/// `prometheus-client`
+pub struct PrometheusClient {
+    registry: prometheus_client::registry::Registry,
+    family: ClientFamily,
+}
+
+impl PrometheusClient {
+    pub fn new() -> PrometheusClient {
+        let family =
+            ClientFamily::new_with_constructor(|| prometheus_client::metrics::histogram::Histogram::new(bounds()));
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register(NAME, HELP, family.clone());
+        PrometheusClient { registry, family }
+    }
+
+    pub fn series(&self, labels: Labels) -> prometheus_client::metrics::histogram::Histogram {
+        self.family.get_or_create_owned(&ClientLabels {
+            method: labels.method.as_str(),
+            path: labels.path.as_str(),
+            status: labels.status.as_str(),
+        })
+    }
+
+    pub fn fill(&self, series: &[Labels], durations_ns: &[u64]) {
+        for &labels in series {
+            let histogram = self.series(labels);
+            for &duration_ns in durations_ns {
+                histogram.observe(duration_ns as f64 / 1e9);
+            }
+        }
+    }
+
+    pub fn render(&self, page: &mut String) {
+        prometheus_client::encoding::text::encode(page, &self.registry).expect("a String takes all");
+    }
+}
+
+/// `metrics-exporter-prometheus`
+pub struct MetricsExporter {
+    recorder: PrometheusRecorder,
+    pub handle: PrometheusHandle,
+}
+
+impl MetricsExporter {
+    pub fn new() -> MetricsExporter {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets(&bounds())
+            .expect("bounds were given")
+            .build_recorder();
+        recorder.describe_histogram(NAME.into(), None, HELP.into());
+        let handle = recorder.handle();
+        MetricsExporter { recorder, handle }
+    }
+
+    pub fn series(&self, labels: Labels) -> metrics::Histogram {
+        const METADATA: metrics::Metadata<'static> =
+            metrics::Metadata::new(module_path!(), metrics::Level::INFO, Some(module_path!()));
+        let labels = vec![
+            metrics::Label::new("method", labels.method.as_str()),
+            metrics::Label::new("path", labels.path.as_str()),
+            metrics::Label::new("status", labels.status.as_str()),
+        ];
+        self.recorder
+            .register_histogram(&metrics::Key::from_parts(NAME, labels), &METADATA)
+    }
+
+    pub fn fill(&self, series: &[Labels], durations_ns: &[u64]) {
+        for &labels in series {
+            let histogram = self.series(labels);
+            for &duration_ns in durations_ns {
+                histogram.record(duration_ns as f64 / 1e9);
+            }
+        }
+        self.handle.run_upkeep();
+    }
+
+    /// It has no way to write into a buffer that exists.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+}
