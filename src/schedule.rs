@@ -425,3 +425,243 @@ impl<T> State<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::thread;
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn request<T>(port: u16, deadline: Instant, request: T) -> Scheduled<T> {
+        Scheduled {
+            peer: peer(port),
+            deadline,
+            delayed: true,
+            request,
+        }
+    }
+
+    fn answered<T>(scheduled: &Scheduled<T>) -> Answered {
+        Answered {
+            peer: scheduled.peer,
+            delayed: scheduled.delayed,
+        }
+    }
+
+    /// Takes the next request that is due, as a responder that leaves when there is none.
+    fn take<T>(schedule: &Schedule<T>, after: Option<Answered>) -> Option<Scheduled<T>> {
+        let responder = schedule.join(1).expect("a free number");
+        let next = schedule.next(responder, after, Some(Duration::ZERO));
+        schedule.leave(responder);
+        match next {
+            Next::Answer(scheduled) => Some(scheduled),
+            Next::Leave => None,
+        }
+    }
+
+    #[test]
+    fn what_is_due_first_is_answered_first_and_not_before() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        let soon = now + Duration::from_millis(30);
+        schedule.push(request(1, soon, "soon"), now).unwrap();
+        schedule.push(request(2, now, "now"), now).unwrap();
+        assert_eq!(take(&schedule, None).unwrap().request, "now");
+        assert_eq!(take(&schedule, None).unwrap().request, "soon");
+        assert!(Instant::now() >= soon);
+    }
+
+    #[test]
+    fn a_later_request_with_an_earlier_deadline_wakes_the_leader() {
+        let schedule = Arc::new(Schedule::new(10));
+        let now = Instant::now();
+        schedule
+            .push(request(1, now + Duration::from_secs(60), "late"), now)
+            .unwrap();
+        let waiting = Arc::clone(&schedule);
+        let leader = thread::spawn(move || {
+            let responder = waiting.join(1).unwrap();
+            match waiting.next(responder, None, None) {
+                Next::Answer(scheduled) => scheduled.request,
+                Next::Leave => "left",
+            }
+        });
+        while !schedule.lock().leading {
+            thread::yield_now();
+        }
+        schedule.push(request(2, now, "early"), Instant::now()).unwrap();
+        assert_eq!(leader.join().unwrap(), "early");
+    }
+
+    #[test]
+    fn limits_refuse_what_is_past_them() {
+        let schedule = Schedule::new(2);
+        let now = Instant::now();
+        schedule.push(request(1, now, 1), now).unwrap();
+        schedule.push(request(2, now, 2), now).unwrap();
+        assert!(matches!(
+            schedule.push(request(3, now, 3), now),
+            Err(Refused::Overload(3))
+        ));
+        let probe = Scheduled {
+            delayed: false,
+            ..request(3, now, 4)
+        };
+        schedule.push(probe, now).unwrap();
+        let first = take(&schedule, None).unwrap();
+        let second = take(&schedule, Some(answered(&first))).unwrap();
+        schedule.push(request(4, now, 5), now).unwrap();
+        assert_eq!(second.request, 2);
+    }
+
+    #[test]
+    fn a_connection_has_so_many_in_flight_and_one_last_answer() {
+        let schedule = Schedule::new(usize::MAX);
+        let now = Instant::now();
+        for number in 0..CONNECTION_IN_FLIGHT_MAX {
+            schedule.push(request(1, now, number), now).unwrap();
+        }
+        let over = schedule.push(request(1, now, 900), now);
+        assert!(matches!(over, Err(Refused::ConnectionFull(900))));
+        schedule.push_last(request(1, now, 901), now).unwrap();
+        let closed = schedule.push(request(1, now, 902), now);
+        assert!(matches!(closed, Err(Refused::ConnectionClosed(902))));
+        assert!(schedule.push_last(request(1, now, 903), now).is_err());
+        let mut last = None;
+        for expected in (0..CONNECTION_IN_FLIGHT_MAX).chain([901]) {
+            let next = take(&schedule, last).expect("one more");
+            assert_eq!(next.request, expected);
+            last = Some(answered(&next));
+        }
+        assert!(schedule.cut(last.unwrap()).is_empty());
+        assert_eq!(schedule.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_cut_gives_back_what_gets_no_answer() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        for number in 0..3 {
+            schedule.push(request(1, now, number), now).unwrap();
+        }
+        let first = take(&schedule, None).unwrap();
+        assert_eq!(schedule.cut(answered(&first)), [1, 2]);
+        assert_eq!(schedule.in_flight(), 0);
+        assert!(schedule.wait_quiet(Instant::now()));
+    }
+
+    #[test]
+    fn a_hurry_answers_what_is_not_due() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        let late = now + Duration::from_secs(60);
+        schedule.push(request(1, late, ()), now).unwrap();
+        schedule.push(request(1, late, ()), now).unwrap();
+        assert!(!schedule.wait_quiet(now));
+        schedule.hurry();
+        let first = take(&schedule, None).unwrap();
+        let second = take(&schedule, Some(answered(&first))).unwrap();
+        assert!(take(&schedule, Some(answered(&second))).is_none());
+        assert!(schedule.wait_quiet(now));
+    }
+
+    #[test]
+    fn relief_makes_up_for_the_responders_that_are_stuck() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        let responders: Vec<Responder> = (0..3).map_while(|_| schedule.join(3)).collect();
+        assert!(schedule.join(3).is_none(), "no more than there may be");
+        for port in 1..5 {
+            schedule.push(request(port, now, port), now).unwrap();
+        }
+        for responder in responders {
+            assert!(matches!(schedule.next(responder, None, None), Next::Answer(_)));
+        }
+        assert_eq!(schedule.relief(3, now), 0, "nobody is stuck yet");
+        let later = Instant::now() + STUCK_AFTER;
+        assert_eq!(schedule.relief(3, later), 3);
+        assert!(
+            schedule.push(request(9, later, 9), later).unwrap(),
+            "a push tells that relief is due"
+        );
+    }
+
+    #[test]
+    fn many_threads_answer_everything_in_the_order_of_each_connection() {
+        const CONNECTIONS: u16 = 50;
+        const REQUESTS: u32 = 400;
+        let schedule = Arc::new(Schedule::new(usize::MAX));
+        let seen: Arc<Mutex<HashMap<SocketAddr, u32>>> = Arc::default();
+        for _ in 0..4 {
+            let (schedule, seen) = (Arc::clone(&schedule), Arc::clone(&seen));
+            thread::spawn(move || {
+                let responder = schedule.join(4).unwrap();
+                let mut last = None;
+                while let Next::Answer(scheduled) = schedule.next(responder, last, None) {
+                    let mut seen = seen.lock().unwrap();
+                    let expected = seen.entry(scheduled.peer).or_default();
+                    assert_eq!(*expected, scheduled.request, "out of order");
+                    *expected += 1;
+                    drop(seen);
+                    last = Some(answered(&scheduled));
+                }
+            });
+        }
+        thread::scope(|scope| {
+            for first in 0..2 {
+                let schedule = &schedule;
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(u64::from(first));
+                    for number in 0..REQUESTS {
+                        for port in (first..CONNECTIONS).step_by(2) {
+                            let now = Instant::now();
+                            let deadline = now + Duration::from_micros(random.u64(0..500));
+                            let mut next = request(port, deadline, number);
+                            while let Err(Refused::ConnectionFull(back)) = schedule.push(next, now) {
+                                next = request(port, deadline, back);
+                                thread::yield_now();
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        assert!(schedule.wait_quiet(Instant::now() + Duration::from_secs(20)));
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), usize::from(CONNECTIONS));
+        assert!(seen.values().all(|count| *count == REQUESTS), "{seen:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_requests_leave_once_each_by_deadline_and_in_the_order_of_their_connection(
+            arrivals in prop::collection::vec((0u16..5, 0u64..1_000), 1..60)
+        ) {
+            let schedule = Schedule::new(usize::MAX);
+            let now = Instant::now();
+            let past = now - Duration::from_secs(1);
+            for (number, (port, after_ms)) in arrivals.iter().enumerate() {
+                let deadline = past + Duration::from_micros(*after_ms);
+                schedule.push(request(*port, deadline, number), now).unwrap();
+            }
+            let mut left: Vec<(u16, usize)> = Vec::new();
+            let mut last = None;
+            while let Some(next) = take(&schedule, last.take()) {
+                left.push((next.peer.port(), next.request));
+                last = Some(answered(&next));
+            }
+            prop_assert_eq!(left.len(), arrivals.len());
+            for port in 0..5 {
+                let order: Vec<usize> = left.iter().filter(|(of, _)| *of == port).map(|(_, number)| *number).collect();
+                prop_assert!(order.is_sorted(), "{:?}", order);
+            }
+            prop_assert_eq!(schedule.in_flight(), 0);
+        }
+    }
+}

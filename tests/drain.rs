@@ -1,0 +1,157 @@
+//! The end: what is in flight is answered, and the process says goodbye as it should.
+
+mod support;
+
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use support::client::Client;
+use support::server::Server;
+use support::wait_for;
+
+/// Clients that wait for their answer, each on its connection, until the server has all of their requests.
+fn waiting(server: &Server, count: usize) -> Vec<Client> {
+    let clients = (0..count)
+        .map(|_| {
+            let mut client = server.connect();
+            client.request("GET", "/", &[]);
+            client
+        })
+        .collect();
+    wait_for("all requests to wait", Duration::from_secs(10), || {
+        (server.metric("http_requests_in_flight")? > count as f64).then_some(())
+    });
+    clients
+}
+
+#[test]
+fn three_hundred_requests_in_flight_are_all_answered() {
+    let mut server = Server::start(&["--delay-min", "1s", "--delay-max", "2s"]);
+    let mut clients = waiting(&server, 300);
+    let mut probe = server.connect();
+    assert_eq!(probe.get("/readyz").status, 200);
+    let start = Instant::now();
+    server.signal("TERM");
+    let draining = wait_for("/readyz to tell of the drain", Duration::from_secs(1), || {
+        let response = probe.get("/readyz");
+        (response.status == 503).then_some(response)
+    });
+    assert_eq!(draining.header("Connection"), Some("close"));
+    wait_for("new connections to be refused", Duration::from_secs(1), || {
+        TcpStream::connect(server.address).is_err().then_some(())
+    });
+    assert_eq!(probe.get("/healthz").status, 200, "it lives until it ends");
+    for client in &mut clients {
+        let response = client.receive().expect("no request is lost");
+        assert_eq!(response.status, 200);
+        assert_eq!(
+            response.header("Connection"),
+            Some("close"),
+            "nobody is invited to ask again"
+        );
+    }
+    let (status, _) = server.wait_exit(Duration::from_secs(5));
+    assert_eq!(status.code(), Some(0), "{}", server.stderr());
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "max delay plus a second: {:?}",
+        start.elapsed()
+    );
+    assert_eq!(server.stdout().lines().count(), 300, "the access log is whole");
+}
+
+#[test]
+fn requests_that_arrive_during_the_drain_are_answered_and_asked_to_close() {
+    let mut server = Server::start(&["--delay-min", "1s", "--delay-max", "1s"]);
+    let mut early = waiting(&server, 1);
+    let mut late = server.connect();
+    late.get("/healthz");
+    server.signal("TERM");
+    wait_for("the drain", Duration::from_secs(1), || {
+        (late.get("/readyz").status == 503).then_some(())
+    });
+    late.request("GET", "/?delay=300ms", &[]);
+    let response = late.receive().expect("an answer");
+    assert_eq!((response.status, response.header("Connection")), (200, Some("close")));
+    assert_eq!(early[0].receive().unwrap().status, 200);
+    assert_eq!(server.wait_exit(Duration::from_secs(5)).0.code(), Some(0));
+}
+
+#[test]
+fn what_waits_at_the_drain_timeout_is_answered_early() {
+    let mut server = Server::start(&["--delay-min", "30s", "--delay-max", "30s", "--drain-timeout", "500ms"]);
+    let mut clients = waiting(&server, 50);
+    let start = Instant::now();
+    server.signal("TERM");
+    for client in &mut clients {
+        let response = client.receive().expect("answered, if early");
+        assert_eq!(response.status, 200);
+        let told: f64 = response
+            .header("Server-Timing")
+            .unwrap()
+            .strip_prefix("delay;dur=")
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(
+            told < 10_000.0,
+            "the delay that was, not the one that was to be: {told}"
+        );
+    }
+    assert_eq!(server.wait_exit(Duration::from_secs(5)).0.code(), Some(0));
+    let took = start.elapsed();
+    assert!(
+        (500..1_500).contains(&took.as_millis()),
+        "drain timeout plus a second: {took:?}"
+    );
+}
+
+#[test]
+fn an_idle_server_ends_at_once_on_sigint_too() {
+    for signal in ["TERM", "INT"] {
+        let mut server = Server::start(&[]);
+        let idle = server.connect();
+        server.signal(signal);
+        let (status, took) = server.wait_exit(Duration::from_secs(5));
+        assert_eq!(status.code(), Some(0), "{signal}");
+        assert!(took < Duration::from_secs(1), "{signal}: {took:?}");
+        drop(idle);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut server = Server::start(&["--delay-min", "30s", "--delay-max", "30s"]);
+    let clients = waiting(&server, 1);
+    server.signal("TERM");
+    wait_for("the drain", Duration::from_secs(1), || {
+        TcpStream::connect(server.address).is_err().then_some(())
+    });
+    server.signal("INT");
+    let (status, took) = server.wait_exit(Duration::from_secs(2));
+    assert_eq!(status.code(), Some(130), "128 and the signal's number");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+    drop(clients);
+}
+
+#[test]
+fn an_interrupted_terminal_ends_it_like_any_foreground_process() {
+    // In its own session, as a shell starts it, with SIGINT sent to the whole group.
+    let mut server = Server::spawn({
+        let mut command = Command::new("setsid");
+        command.args([env!("CARGO_BIN_EXE_httpserver"), "--listen", "127.0.0.1:0"]);
+        command
+    });
+    let group = format!("-{}", server.pid());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", "--", &group])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let (status, _) = server.wait_exit(Duration::from_secs(5));
+    assert_eq!((status.code(), status.signal()), (Some(0), None));
+}

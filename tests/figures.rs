@@ -1,0 +1,90 @@
+//! The figures that the README names, held to their bounds: of the release build, while nothing else runs, by
+//! `cargo test --release --test figures -- --test-threads=1 --nocapture`.
+#![cfg(not(debug_assertions))]
+
+mod support;
+
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::client::Client;
+use support::server::{Server, command, value_of};
+use support::wait_for;
+
+const CLIENTS: f64 = 1_000.0;
+
+/// The load lasts longer than what is measured of it.
+const LOAD: &str = "14s";
+const SETTLE: Duration = Duration::from_secs(2);
+const MEASURED: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_thousand_clients_are_held_and_scraped() {
+    let server = Server::start(&[]);
+    let mut wrk = Command::new("wrk")
+        .args(["-t1", &format!("-c{CLIENTS}"), &format!("-d{LOAD}"), "--timeout", "10s"])
+        .arg(format!("http://{}/", server.address))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("wrk is installed");
+    let mut scraper = server.connect();
+    let answered = |scraper: &mut Client| {
+        let page = scraper.get("/metrics").text();
+        let count = r#"http_request_duration_seconds_count{method="GET",path="/",status="200"}"#;
+        (Instant::now(), value_of(&page, count).unwrap())
+    };
+    wait_for("the load", Duration::from_secs(5), || {
+        (server.metric("http_requests_in_flight")? > CLIENTS).then_some(())
+    });
+    std::thread::sleep(SETTLE);
+    let (start, count_start) = answered(&mut scraper);
+    let mut scrapes: Vec<Duration> = (0..50)
+        .map(|number| {
+            std::thread::sleep((start + MEASURED * number / 50).saturating_duration_since(Instant::now()));
+            let asked = Instant::now();
+            assert_eq!(server.get("/metrics").status, 200);
+            asked.elapsed()
+        })
+        .collect();
+    let resident_mib = server.resident_bytes() as f64 / 1048576.0;
+    std::thread::sleep((start + MEASURED).saturating_duration_since(Instant::now()));
+    let (end, count_end) = answered(&mut scraper);
+    assert!(wrk.wait().unwrap().success());
+    let rate = (count_end - count_start) / (end - start).as_secs_f64();
+    // The mean cycle of a client is the mean delay, 1 s.
+    let share = rate / CLIENTS;
+    scrapes.sort_unstable();
+    let (median, worst) = (scrapes[25], scrapes[49]);
+    println!(
+        "1,000 clients: {rate:.0} answers/s ({share:.3} of the ideal), scrape {median:?} (worst of 50 {worst:?}), {resident_mib:.1} MiB resident"
+    );
+    assert!(share >= 0.98, "{share}");
+    assert!(worst <= Duration::from_millis(10), "{worst:?}, median {median:?}");
+    assert!(resident_mib <= 35.0, "{resident_mib}");
+}
+
+#[test]
+fn it_answers_within_20_ms_of_its_start() {
+    let best = (0..10).map(|_| start_to_answer()).min().unwrap();
+    println!("start to first answer: {best:?}, the best of 10");
+    assert!(best <= Duration::from_millis(20), "{best:?}");
+}
+
+fn start_to_answer() -> Duration {
+    let address = support::prometheus::free_address();
+    let start = Instant::now();
+    let mut child = command(&["--listen", &address.to_string()])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while TcpStream::connect(address).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(5));
+        std::hint::spin_loop();
+    }
+    assert_eq!(Client::connect(address).get("/healthz").status, 200);
+    let took = start.elapsed();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    took
+}

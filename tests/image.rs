@@ -1,0 +1,230 @@
+//! The image: built from the Containerfile as it is, looked into, and run as a cluster would run it.
+
+#[path = "image/container.rs"]
+mod container;
+#[path = "manifests/manifest.rs"]
+mod manifest;
+#[path = "image/pod.rs"]
+mod pod;
+#[path = "image/podman.rs"]
+mod podman;
+mod support;
+
+use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use container::Container;
+use podman::{IMAGE, Podman, stdout};
+use serde_json::Value;
+use support::client::Client;
+use support::prometheus::free_address;
+use support::server::value_of;
+use support::wait_for;
+
+/// The binary, taken out of the image.
+fn binary(podman: &Podman, test: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("httpserver-{test}"));
+    let name = format!("httpserver-test-{test}");
+    podman.run(&["rm", "--force", "--ignore", &name]);
+    podman.run(&["create", "--name", &name, IMAGE]);
+    podman.run(&["cp", &format!("{name}:/httpserver"), path.to_str().unwrap()]);
+    podman.run(&["rm", &name]);
+    path
+}
+
+/// For the README; said past the test harness, which keeps what a passing test prints to itself.
+fn tell(figure: &str) {
+    writeln!(std::io::stderr(), "figure: {figure}").unwrap();
+}
+
+#[test]
+fn the_image_is_the_binary_and_nothing_else_within_3_mib() {
+    let podman = Podman::with_image();
+    let mounted = PathBuf::from(podman.run(&["image", "mount", IMAGE]).trim());
+    let files: Vec<PathBuf> = fs::read_dir(&mounted)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let metadata = fs::metadata(mounted.join("httpserver")).unwrap();
+    podman.run(&["image", "unmount", IMAGE]);
+    assert_eq!(files, [mounted.join("httpserver")]);
+    assert!(metadata.is_file());
+    assert_eq!(metadata.permissions().mode() & 0o111, 0o111, "anybody may execute it");
+
+    let size_bytes: u64 = podman
+        .run(&["image", "inspect", "--format={{.Size}}", IMAGE])
+        .trim()
+        .parse()
+        .unwrap();
+    assert!(size_bytes <= 3 << 20, "{size_bytes} bytes");
+    tell(&format!(
+        "image {:.2} MiB, its binary {:.2} MiB",
+        size_bytes as f64 / f64::from(1 << 20),
+        metadata.len() as f64 / f64::from(1 << 20)
+    ));
+}
+
+#[test]
+fn the_image_says_who_it_is_and_how_it_runs() {
+    let podman = Podman::with_image();
+    let inspected: Value = serde_json::from_str(&podman.run(&["image", "inspect", IMAGE])).unwrap();
+    let config = &inspected[0]["Config"];
+    assert_eq!(config["User"], "65532:65532");
+    assert_eq!(config["Entrypoint"], serde_json::json!(["/httpserver"]));
+    assert_eq!(config["Cmd"], Value::Null);
+    assert_eq!(config["ExposedPorts"], serde_json::json!({"19004/tcp": {}}));
+    assert_eq!(config["StopSignal"], "SIGTERM");
+    let label = |name: &str| &config["Labels"][format!("org.opencontainers.image.{name}")];
+    assert_eq!(label("title"), env!("CARGO_PKG_NAME"));
+    assert_eq!(label("description"), env!("CARGO_PKG_DESCRIPTION"));
+    assert_eq!(label("version"), env!("CARGO_PKG_VERSION"));
+    assert_eq!(label("licenses"), env!("CARGO_PKG_LICENSE"));
+    assert_eq!(label("source"), "https://example.com/its/sources");
+}
+
+#[test]
+fn the_binary_needs_no_interpreter_and_no_shared_library() {
+    let binary = binary(Podman::with_image(), "static");
+    let file = stdout(Command::new("file").arg("--brief").arg(&binary));
+    assert!(
+        file.contains("static-pie linked") || file.contains("statically linked"),
+        "{file}"
+    );
+    assert!(!file.contains("interpreter"), "{file}");
+    let ldd = Command::new("ldd").arg(&binary).output().unwrap();
+    let ldd = String::from_utf8([ldd.stdout, ldd.stderr].concat()).unwrap();
+    assert!(
+        ldd.contains("statically linked") || ldd.contains("not a dynamic executable"),
+        "{ldd}"
+    );
+    let segments = stdout(
+        Command::new("readelf")
+            .args(["--wide", "--program-headers", "--dynamic"])
+            .arg(&binary),
+    );
+    assert!(!segments.contains("INTERP"), "{segments}");
+    assert!(!segments.contains("(NEEDED)"), "{segments}");
+}
+
+#[test]
+fn it_serves_as_nobody_read_only_without_capabilities_and_within_a_memory_limit() {
+    let server = Container::run(Podman::with_image(), "confined", &[]);
+    assert_eq!(
+        server.status("Uid").split_whitespace().collect::<Vec<_>>(),
+        ["65532"; 4]
+    );
+    assert_eq!(
+        server.status("Gid").split_whitespace().collect::<Vec<_>>(),
+        ["65532"; 4]
+    );
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(u64::from_str_radix(&server.status(set), 16), Ok(0), "{set}");
+    }
+    assert_eq!(server.status("NoNewPrivs"), "1");
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", server.pid)).unwrap();
+    let root = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+    assert!(
+        root.split(' ').nth(5).unwrap().split(',').any(|option| option == "ro"),
+        "{root}"
+    );
+    assert_eq!(memory_limit_bytes(server.pid), Some(256 << 20));
+
+    for path in ["/healthz", "/readyz", "/?delay=0s", "/metrics", "/ui"] {
+        let response = server.get(path);
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+    }
+    let page = server.get("/metrics").text();
+    assert_eq!(
+        value_of(
+            &page,
+            "http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}"
+        ),
+        Some(1.0)
+    );
+    tell(&format!("memory at rest {}", server.status("VmRSS")));
+}
+
+/// The limit of the control group that the process is in; none where the machine has no memory controller.
+fn memory_limit_bytes(pid: u32) -> Option<u64> {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        let file = match controllers {
+            "memory" => format!("/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"),
+            "" => format!("/sys/fs/cgroup{path}/memory.max"),
+            _ => return None,
+        };
+        fs::read_to_string(file).ok()?.trim().parse().ok()
+    })
+}
+
+#[test]
+fn podman_stop_ends_it_within_3_s_with_every_request_in_flight_answered() {
+    const REQUESTS: usize = 200;
+    let podman = Podman::with_image();
+    let server = Container::run(podman, "stopped", &[]);
+    let address = server.address;
+    let clients: Vec<_> = (0..REQUESTS)
+        .map(|_| thread::spawn(move || Client::connect(address).get("/?delay=1500ms")))
+        .collect();
+    wait_for("the requests in flight", Duration::from_secs(20), || {
+        let in_flight = value_of(&server.get("/metrics").text(), "http_requests_in_flight")?;
+        (in_flight >= REQUESTS as f64).then_some(())
+    });
+
+    let begin = Instant::now();
+    podman.run(&["stop", &server.name]);
+    let took = begin.elapsed();
+
+    for client in clients {
+        let response = client.join().expect("an answer");
+        assert_eq!(response.status, 200, "{}", response.text());
+    }
+    assert_eq!(server.inspect()["State"]["ExitCode"], 0);
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    tell(&format!(
+        "podman stop with {REQUESTS} requests in flight {:.2} s",
+        took.as_secs_f64()
+    ));
+}
+
+#[test]
+fn it_answers_soon_after_its_start() {
+    const STARTS: usize = 11;
+    let binary = binary(Podman::with_image(), "start");
+    let mut took: Vec<Duration> = (0..STARTS)
+        .map(|_| {
+            // A port that was free a moment ago; asked for by number, since reading it from the start line takes time, too.
+            let address = free_address();
+            let begin = Instant::now();
+            let mut server = Command::new(&binary)
+                .args(["--listen", &address.to_string()])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            while TcpStream::connect(address).is_err() {
+                assert!(begin.elapsed() < Duration::from_secs(20), "it does not listen");
+                thread::sleep(Duration::from_micros(200));
+            }
+            assert_eq!(Client::connect(address).get("/healthz").status, 200);
+            let took = begin.elapsed();
+            server.kill().unwrap();
+            server.wait().unwrap();
+            took
+        })
+        .collect();
+    took.sort();
+    assert!(took[STARTS / 2] < Duration::from_secs(1), "{took:?}");
+    tell(&format!(
+        "start to first answer {:.1} ms (median of {STARTS})",
+        took[STARTS / 2].as_secs_f64() * 1e3
+    ));
+}

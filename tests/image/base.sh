@@ -1,0 +1,39 @@
+#!/bin/sh
+# Makes the Containerfile's build image out of this machine, for where no image can be pulled.
+#
+#   tests/image/base.sh NAME
+#
+# The official Rust image is Debian with gcc, libc6-dev and a toolchain under /usr/local. So is this one: of the Debian
+# packages as installed here, and of the toolchain in use. It has no crates: mount a registry at /usr/local/cargo/registry.
+# podman is called with the caller's environment (CONTAINERS_CONF, CONTAINERS_STORAGE_CONF).
+set -eu
+name=$1
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+root=$work/root
+mkdir "$root"
+
+# What Debian's gcc and a shell need, down to the last library, less what no build reads.
+packages=$(apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks \
+    --no-replaces --no-enhances base-files dash coreutils sed gcc libc6-dev | grep '^[a-z0-9]' | sort -u)
+# shellcheck disable=SC2086 # one word a package
+dpkg-query --listfiles $packages > "$work/packaged"
+printf '%s\n' /bin /sbin /lib /lib64 /usr/bin/cc /etc/alternatives/cc >> "$work/packaged"
+# What is packaged for /bin and /lib lies under /usr, where Debian's symbolic links lead.
+grep '^/' "$work/packaged" | grep -vE '^/usr/share/(doc|info|locale|man)/' \
+    | sed -E 's,^/(bin|sbin|lib|lib64)/,/usr/\1/,; s,^/,,' | sort -u > "$work/files"
+tar --create --directory / --no-recursion --files-from "$work/files" | tar --extract --directory "$root"
+
+toolchain=$(rustc --print sysroot)
+triple=$(rustc -vV | sed -n 's/^host: //p')
+mkdir -p "$root/usr/local/rustup" "$root/usr/local/cargo/bin" "$root/usr/local/cargo/registry"
+(cd "$toolchain" && tar --create bin/cargo bin/rustc lib/*.so* "lib/rustlib/$triple") \
+    | tar --extract --directory "$root/usr/local/rustup"
+ln -s ../../rustup/bin/cargo ../../rustup/bin/rustc "$root/usr/local/cargo/bin"
+
+tar --create --directory "$root" . | podman import --quiet \
+    --change ENV=PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    --change ENV=CARGO_HOME=/usr/local/cargo \
+    --change ENV=CARGO_NET_OFFLINE=true \
+    - "$name"

@@ -1,0 +1,102 @@
+//! One container of the image, ended when it goes out of scope.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::podman::{IMAGE, Podman};
+use crate::support::client::{Client, Response};
+use crate::support::wait_for;
+
+/// A running container, listening on a loopback port of the machine.
+pub struct Container {
+    podman: &'static Podman,
+    pub name: String,
+    pub pid: u32,
+    pub address: SocketAddr,
+}
+
+impl Container {
+    /// Runs the image, confined as a cluster would confine it, and waits for its start line.
+    pub fn run(podman: &'static Podman, name: &str, arguments: &[&str]) -> Self {
+        let name = format!("httpserver-test-{name}");
+        podman.run(&["rm", "--force", "--ignore", &name]);
+        podman.run(
+            &[
+                &[
+                    "run",
+                    "--detach",
+                    "--name",
+                    &name,
+                    "--network=host",
+                    "--read-only",
+                    "--read-only-tmpfs=false",
+                    "--cap-drop=all",
+                    "--security-opt=no-new-privileges",
+                    "--memory=256m",
+                    IMAGE,
+                    "--listen=127.0.0.1:0",
+                ],
+                arguments,
+            ]
+            .concat(),
+        );
+        let pid = podman
+            .run(&["inspect", "--format={{.State.Pid}}", &name])
+            .trim()
+            .parse()
+            .unwrap();
+        let mut container = Self {
+            podman,
+            name,
+            pid,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        container.address = wait_for("the start line", Duration::from_secs(20), || container.listening_on());
+        container
+    }
+
+    fn listening_on(&self) -> Option<SocketAddr> {
+        let log = self.podman.command().args(["logs", &self.name]).output().unwrap();
+        let log = String::from_utf8(log.stderr).unwrap();
+        let (_, rest) = log.split_once(" listening on ")?;
+        rest.split_once(',')?.0.parse().ok()
+    }
+
+    /// One GET on a connection of its own.
+    pub fn get(&self, target: &str) -> Response {
+        Client::connect(self.address).get(target)
+    }
+
+    /// What podman knows of it.
+    pub fn inspect(&self) -> Value {
+        let mut list: Vec<Value> = serde_json::from_str(&self.podman.run(&["inspect", &self.name])).unwrap();
+        list.remove(0)
+    }
+
+    /// A field of /proc/PID/status of its process.
+    pub fn status(&self, field: &str) -> String {
+        status(self.pid, field)
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self
+            .podman
+            .command()
+            .args(["rm", "--force", "--time=0", &self.name])
+            .output();
+    }
+}
+
+/// A field of a process's /proc/PID/status.
+pub fn status(pid: u32, field: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let value = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    value.unwrap().trim().to_owned()
+}

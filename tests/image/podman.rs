@@ -1,0 +1,147 @@
+//! A podman of the tests' own: its images and containers lie below Cargo's target folder, not among the machine's, and stay
+//! there as a cache of layers until `cargo clean`. Needs root, as network namespaces and overlay mounts do.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The image as the Deployment names it.
+pub const IMAGE: &str = "localhost/httpserver:1.0.0";
+
+/// podman with the tests' configuration.
+pub struct Podman {
+    home: PathBuf,
+}
+
+impl Podman {
+    fn prepare() -> Self {
+        let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("podman");
+        fs::create_dir_all(&home).unwrap();
+        // A container may not be given more descriptors than its parent has.
+        let limits = fs::read_to_string("/proc/self/limits").unwrap();
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let descriptors = line.split_whitespace().nth(4).unwrap();
+        fs::write(
+            home.join("containers.conf"),
+            format!(
+                "[containers]\ndefault_ulimits = [\"nofile={descriptors}:{descriptors}\", \"nproc=32768:32768\"]\n\
+                 [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n"
+            ),
+        )
+        .unwrap();
+        // The run root is short because sockets lie below it, whose names the kernel limits to 107 bytes.
+        fs::write(
+            home.join("storage.conf"),
+            format!(
+                "[storage]\ndriver = \"overlay\"\ngraphroot = {:?}\nrunroot = \"/run/httpserver-tests\"\n",
+                home.join("images")
+            ),
+        )
+        .unwrap();
+        Self { home }
+    }
+
+    /// The podman of this test program, with the image built.
+    pub fn with_image() -> &'static Self {
+        static PODMAN: OnceLock<Podman> = OnceLock::new();
+        PODMAN.get_or_init(|| {
+            let podman = Self::prepare();
+            podman.make_build_image();
+            podman.build();
+            podman
+        })
+    }
+
+    /// podman, to be given its arguments.
+    pub fn command(&self) -> Command {
+        self.configured("podman")
+    }
+
+    /// A program that itself calls podman.
+    pub fn configured(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("CONTAINERS_CONF", self.home.join("containers.conf"))
+            .env("CONTAINERS_STORAGE_CONF", self.home.join("storage.conf"));
+        command
+    }
+
+    /// What podman prints on standard output when called with these words.
+    pub fn run(&self, words: &[&str]) -> String {
+        stdout(self.command().args(words))
+    }
+
+    /// The build image cannot be pulled here: this machine lends its own compiler under that image's name.
+    fn make_build_image(&self) {
+        let containerfile = fs::read_to_string(root().join("Containerfile")).unwrap();
+        let version = containerfile
+            .lines()
+            .find_map(|line| line.strip_prefix("ARG RUST_VERSION="))
+            .unwrap();
+        let from = containerfile
+            .lines()
+            .find_map(|line| line.strip_prefix("FROM ")?.strip_suffix(" AS build"))
+            .unwrap();
+        let name = from.replace("${RUST_VERSION}", version);
+
+        let script = root().join("tests/image/base.sh");
+        let stamp = self.home.join("build-image-made-of");
+        let made_of = format!(
+            "{name}\n{}{}",
+            stdout(Command::new("rustc").arg("-vV")),
+            fs::read_to_string(&script).unwrap()
+        );
+        let exists = self
+            .command()
+            .args(["image", "exists", &name])
+            .status()
+            .unwrap()
+            .success();
+        if exists && fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == made_of) {
+            return;
+        }
+        stdout(self.configured(&script).arg(&name));
+        fs::write(stamp, made_of).unwrap();
+    }
+
+    /// The Containerfile as it is; all that is said around it is where its crates come from (those that Cargo has fetched for
+    /// this test) and that nothing may be pulled.
+    fn build(&self) {
+        let registry = std::env::var_os("CARGO_HOME")
+            .map_or_else(
+                || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cargo"),
+                PathBuf::from,
+            )
+            .join("registry");
+        stdout(self.command().current_dir(root()).args([
+            "build",
+            "--pull=never",
+            "--network=none",
+            &format!("--volume={}:/usr/local/cargo/registry:O", registry.display()),
+            "--build-arg=SOURCE=https://example.com/its/sources",
+            &format!("--tag={IMAGE}"),
+            ".",
+        ]));
+        self.run(&["image", "prune", "--force", "--filter=until=24h"]);
+    }
+}
+
+/// The package's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Standard output of a command that must succeed.
+pub fn stdout(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    assert!(
+        status.success(),
+        "{command:?} ended with {status}\n{}{}",
+        String::from_utf8_lossy(&stdout),
+        String::from_utf8_lossy(&stderr)
+    );
+    String::from_utf8(stdout).unwrap()
+}

@@ -1,0 +1,60 @@
+//! A part of the server that panics takes the process with it, and says so; a connection's thread does not.
+
+use std::process::{Command, Output};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use httpserver::panics;
+
+/// Runs one of the tests below in a process of its own, as the victim.
+fn victim(test: &str) -> Output {
+    Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env("PANIC_VICTIM", "1")
+        .output()
+        .unwrap()
+}
+
+fn is_victim() -> bool {
+    std::env::var_os("PANIC_VICTIM").is_some()
+}
+
+#[test]
+fn a_vital_thread_that_panics_ends_the_process_with_a_message() {
+    if is_victim() {
+        panics::install(|| ());
+        panics::spawn_vital("responder", || panic!("the test's panic")).unwrap();
+        thread::sleep(Duration::from_secs(30));
+        return;
+    }
+    let output = victim("a_vital_thread_that_panics_ends_the_process_with_a_message");
+    assert_eq!(output.status.code(), Some(70));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("a part of the server panicked") && stderr.contains("the test's panic"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn another_thread_that_panics_is_told_of_sparingly() {
+    if is_victim() {
+        let (told, heard) = mpsc::channel();
+        panics::install(move || told.send(()).unwrap());
+        for _ in 0..100 {
+            let thread = thread::Builder::new().spawn(|| panic!("a client's reset")).unwrap();
+            assert!(thread.join().is_err());
+        }
+        assert_eq!(heard.try_iter().count(), 100, "each is heard of");
+        return;
+    }
+    let output = victim("another_thread_that_panics_is_told_of_sparingly");
+    assert!(output.status.success());
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        stderr.lines().filter(|line| line.starts_with("httpserver: ")).count(),
+        1,
+        "{stderr}"
+    );
+}

@@ -1,0 +1,234 @@
+//! An HTTP client that sees every byte, and loads made of many of it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a client waits for a byte before it calls the request lost.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A keep-alive connection.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+/// A response, whole.
+#[derive(Debug, Clone)]
+pub struct Response {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The header's value; header names are compared without their case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.clone()).expect("the body is UTF-8")
+    }
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect_timeout(&address, TIMEOUT).expect("the server accepts");
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client {
+            stream: BufReader::new(stream),
+        }
+    }
+
+    pub fn socket(&self) -> &TcpStream {
+        self.stream.get_ref()
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream
+            .get_mut()
+            .write_all(bytes.as_ref())
+            .expect("the server reads");
+    }
+
+    /// Sends a request without a body.
+    pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
+        let mut head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n");
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        self.send(head + "\r\n");
+    }
+
+    pub fn get(&mut self, target: &str) -> Response {
+        self.request("GET", target, &[]);
+        self.receive().expect("an answer")
+    }
+
+    pub fn head(&mut self, target: &str) -> Response {
+        self.request("HEAD", target, &[]);
+        self.receive_head().expect("an answer")
+    }
+
+    /// Reads a response to anything but HEAD.
+    ///
+    /// # Errors
+    ///
+    /// As the connection's: it timed out or ended.
+    pub fn receive(&mut self) -> std::io::Result<Response> {
+        let mut response = self.receive_head()?;
+        match response.header("Content-Length").map(|length| length.parse().unwrap()) {
+            Some(length) => {
+                response.body = vec![0; length];
+                self.stream.read_exact(&mut response.body)?;
+            }
+            None if response.header("Transfer-Encoding") == Some("chunked") => response.body = self.receive_chunks()?,
+            None => {
+                self.stream.read_to_end(&mut response.body)?;
+            }
+        }
+        Ok(response)
+    }
+
+    /// Reads a chunked body, as Prometheus sends its longer answers (RFC 9112, section 7.1).
+    fn receive_chunks(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let mut size = String::new();
+            self.stream.read_line(&mut size)?;
+            let size = usize::from_str_radix(size.trim_end(), 16).expect("a chunk's size");
+            let start = body.len();
+            body.resize(start + size, 0);
+            self.stream.read_exact(&mut body[start..])?;
+            self.stream.read_line(&mut String::new())?;
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    /// Reads a response's head.
+    ///
+    /// # Errors
+    ///
+    /// As the connection's: it timed out or ended.
+    pub fn receive_head(&mut self) -> std::io::Result<Response> {
+        let mut line = || -> std::io::Result<String> {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            Ok(line.trim_end_matches("\r\n").to_owned())
+        };
+        let status_line = line()?;
+        let status = status_line
+            .strip_prefix("HTTP/1.1 ")
+            .and_then(|rest| rest.get(..3)?.parse().ok())
+            .unwrap_or_else(|| panic!("not a status line: {status_line:?}"));
+        let mut headers = Vec::new();
+        loop {
+            let header = line()?;
+            if header.is_empty() {
+                break;
+            }
+            let (name, value) = header.split_once(": ").expect("a header");
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(Response {
+            status,
+            headers,
+            body: Vec::new(),
+        })
+    }
+
+    /// Reads what is left until the server closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// As the connection's: it timed out or was reset.
+    pub fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest)?;
+        Ok(rest)
+    }
+}
+
+/// What a load of clients saw.
+#[derive(Debug, Default, Clone)]
+pub struct Seen {
+    /// Of each request that was answered, rising after [`Seen::sort`].
+    pub latencies: Vec<Duration>,
+    /// Requests that were not answered.
+    pub lost: usize,
+    /// How long the load lasted.
+    pub lasted: Duration,
+}
+
+impl Seen {
+    pub fn sort(&mut self) {
+        self.latencies.sort_unstable();
+    }
+
+    /// The quantile of the sorted latencies, seconds.
+    pub fn quantile(&self, q: f64) -> f64 {
+        let rank = (q * self.latencies.len() as f64).ceil() as usize;
+        self.latencies[rank.clamp(1, self.latencies.len()) - 1].as_secs_f64()
+    }
+
+    /// Answers a second.
+    pub fn rate(&self) -> f64 {
+        self.latencies.len() as f64 / self.lasted.as_secs_f64()
+    }
+}
+
+/// `clients` keep-alive connections that ask for `target` over and over, each until its first answer after `lasts`.
+pub fn load(address: SocketAddr, target: &str, clients: usize, lasts: Duration) -> Seen {
+    load_until(address, target, clients, lasts, &AtomicBool::new(false))
+}
+
+/// The same, ended early by `stop`.
+pub fn load_until(address: SocketAddr, target: &str, clients: usize, lasts: Duration, stop: &AtomicBool) -> Seen {
+    let start = Instant::now();
+    let mut seen = Seen::default();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..clients)
+            .map(|_| {
+                std::thread::Builder::new()
+                    .stack_size(128 * 1024)
+                    .spawn_scoped(scope, || one_client(address, target, start, lasts, stop))
+                    .expect("a thread for a client")
+            })
+            .collect();
+        for thread in threads {
+            let one = thread.join().expect("a client");
+            seen.latencies.extend(one.latencies);
+            seen.lost += one.lost;
+        }
+    });
+    seen.lasted = start.elapsed();
+    seen.sort();
+    seen
+}
+
+fn one_client(address: SocketAddr, target: &str, start: Instant, lasts: Duration, stop: &AtomicBool) -> Seen {
+    let mut seen = Seen::default();
+    let mut client = Client::connect(address);
+    while start.elapsed() < lasts && !stop.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        client.request("GET", target, &[]);
+        match client.receive() {
+            Ok(_) => seen.latencies.push(asked.elapsed()),
+            Err(_) => {
+                seen.lost += 1;
+                client = Client::connect(address);
+            }
+        }
+    }
+    seen
+}

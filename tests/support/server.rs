@@ -1,0 +1,195 @@
+//! The real binary on a free port.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::client::{Client, Response};
+use super::wait_for;
+
+/// A running server; killed when it is dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    pub start_line: String,
+    stderr: Arc<Mutex<String>>,
+    stdout: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// The binary with flags, not started yet, without the caller's own settings.
+pub fn command(flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_httpserver"));
+    command.args(flags).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HTTPSERVER_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs the binary to its end, which must come by itself.
+pub fn run(flags: &[&str]) -> Output {
+    command(flags).output().expect("the binary runs")
+}
+
+/// Collects what a pipe carries, line by line, as it comes.
+fn collect(pipe: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
+    let into = Arc::clone(into);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut text = into.lock().unwrap();
+            text.push_str(&line);
+            text.push('\n');
+        }
+    })
+}
+
+impl Server {
+    /// Starts the binary on a free port of 127.0.0.1 with further flags, and waits for its start line.
+    pub fn start(flags: &[&str]) -> Server {
+        let mut all = vec!["--listen", "127.0.0.1:0"];
+        all.extend(flags);
+        Server::spawn(command(&all))
+    }
+
+    /// Starts a command that execs the binary, and waits for the binary's start line.
+    pub fn spawn(mut command: Command) -> Server {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let (stdout, stderr) = (Arc::default(), Arc::default());
+        let readers = vec![
+            collect(child.stdout.take().unwrap(), &stdout),
+            collect(child.stderr.take().unwrap(), &stderr),
+        ];
+        let start_line = wait_for("the start line", Duration::from_secs(10), || {
+            let text = stderr.lock().unwrap();
+            let line = text.lines().find(|line| line.contains(" listening on "));
+            line.map(str::to_owned)
+        });
+        let address = start_line
+            .split(" listening on ")
+            .nth(1)
+            .and_then(|rest| rest.split(',').next())
+            .and_then(|address| address.parse().ok())
+            .expect("the start line tells the address");
+        Server {
+            child,
+            address,
+            start_line,
+            stderr,
+            stdout,
+            readers,
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// A new connection.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// One GET on a connection of its own.
+    pub fn get(&self, target: &str) -> Response {
+        self.connect().get(target)
+    }
+
+    /// The exposition as it stands.
+    pub fn metrics(&self) -> String {
+        self.get("/metrics").text()
+    }
+
+    /// The value of the first series of the exposition that starts with `series` and a space.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        value_of(&self.metrics(), series)
+    }
+
+    /// What it has written to standard error and standard output so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.lock().unwrap().clone()
+    }
+
+    pub fn stdout(&self) -> String {
+        self.stdout.lock().unwrap().clone()
+    }
+
+    /// A number out of /proc/PID/status, in the unit that it has there (kB for memory).
+    pub fn proc_status(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is alive");
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+            .and_then(|value| value.split_whitespace().next()?.parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in /proc/PID/status"))
+    }
+
+    /// Resident memory, bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        self.proc_status("VmRSS") * 1024
+    }
+
+    pub fn open_fds(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Processor time so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        // USER_HZ is 100 on every Linux that this runs on.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([&format!("-{name}"), &self.pid().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for it to end by itself; gives its status and how long that took.
+    pub fn wait_exit(&mut self, within: Duration) -> (ExitStatus, Duration) {
+        let start = Instant::now();
+        let status = wait_for("the server's end", within, || self.child.try_wait().unwrap());
+        let took = start.elapsed();
+        for reader in self.readers.drain(..) {
+            reader.join().unwrap();
+        }
+        (status, took)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The value of the first series of an exposition that starts with `series` and a space.
+pub fn value_of(page: &str, series: &str) -> Option<f64> {
+    page.lines().find_map(|line| {
+        line.strip_prefix(series)?
+            .strip_prefix(' ')?
+            .split(' ')
+            .next()?
+            .parse()
+            .ok()
+    })
+}
