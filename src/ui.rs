@@ -12,7 +12,7 @@ pub const PAGE: &[u8] = include_bytes!("ui.html");
 /// `default-src 'none'` forbids what is not named here, so no request can leave for another host; no page may frame it.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-YKKIW1SrsJ2Jdbps+1bjKo7Bi5a0D8ny0rZl9XKGm2Q='; ",
+    "script-src 'sha256-4J8ydT++YUR/9kpPc1IO8QXDT0KrBDG0eFRvZMjWRXc='; ",
     "style-src 'sha256-sA3nn61tlpYf6G2kYnkZntjfjl9LRCzl+NE+zAbbrH8='; ",
     "connect-src 'self'; ",
     "img-src data:; ",
