@@ -393,3 +393,44 @@ fn the_page_is_served_with_its_policy_and_for_head_too() {
         (200, Some(policy))
     );
 }
+
+/// Makes the pictures of the README, which shows the page after five minutes: `cargo test --test ui -- --ignored`.
+#[test]
+#[ignore = "takes five minutes and writes to docs/"]
+fn pictures_for_the_readme() {
+    const BASE: Duration = Duration::from_secs(310);
+    const WAVE: Duration = Duration::from_secs(80);
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    fs::create_dir_all(&docs).unwrap();
+    let twelve = Server::start(&["--access-log", "false"]);
+    let five = Server::start(&["--buckets", "exponential:0.1,1.5,5", "--access-log", "false"]);
+    let mut browsers = [&twelve, &five].map(|server| open(server.address, json!({})));
+    std::thread::scope(|scope| {
+        for address in [twelve.address, five.address] {
+            scope.spawn(move || client::load(address, "/", 120, BASE));
+            scope.spawn(move || {
+                // A wave of more load, then some errors.
+                std::thread::sleep(BASE / 4);
+                client::load(address, "/", 120, WAVE);
+                std::thread::sleep(WAVE / 2);
+                client::load(address, "/?status=503", 12, WAVE / 4)
+            });
+        }
+        let over = format!("performance.now() > {}", (BASE - Duration::from_secs(8)).as_millis());
+        let [twelve, five] = &mut browsers;
+        twelve.wait_until(&over, BASE * 2);
+        twelve.look("light", 1180, 900);
+        twelve.picture(&docs.join("ui-light.png"));
+        twelve.look("dark", 1180, 900);
+        twelve.picture(&docs.join("ui-dark.png"));
+        twelve.look("light", 390, 844);
+        twelve.picture(&docs.join("ui-phone.png"));
+        for (name, browser) in [("twelve", twelve), ("five", five)] {
+            browser.look("light", 900, 700);
+            browser.evaluate(
+                "document.querySelectorAll('figure')[1].hidden = document.querySelector('footer').hidden = true",
+            );
+            browser.picture(&docs.join(format!("buckets-{name}.png")));
+        }
+    });
+}
