@@ -1,0 +1,471 @@
+//! The manifests: what Kubernetes, kubectl and Prometheus say of them, and that they agree with the binary and each other.
+
+#[path = "manifests/manifest.rs"]
+mod manifest;
+#[path = "manifests/restricted.rs"]
+mod restricted;
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use manifest::{discovered_labels, documents, folder, object, scrape_config};
+use serde_json::{Value, json};
+use support::prometheus::Prometheus;
+use support::server::{Server, run};
+use support::wait_for;
+
+/// What the README claims. The oldest is the first to have the sleep action of preStop without being asked for it.
+const KUBERNETES_OLDEST: &str = "1.30";
+const KUBERNETES_NEWEST: &str = "1.37";
+
+/// Files under yaml/ that are for other programs than kubectl, and those that need custom resources.
+const NOT_OF_KUBERNETES: [&str; 5] = [
+    "monitoring/autoscaling/prometheus-adapter-values.yaml",
+    "monitoring/loki-stack-values.yaml",
+    "monitoring/prometheusrule.yaml",
+    "monitoring/rules.yaml",
+    "monitoring/servicemonitor.yaml",
+];
+
+/// Every .yaml file below a folder of yaml/, by its path from there.
+fn files_below(part: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder().join(part)).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.strip_prefix(folder()).unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            files.extend(files_below(&name));
+        } else if name.ends_with(".yaml") {
+            files.push(name);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Every file with objects that any cluster knows.
+fn manifests() -> Vec<String> {
+    let mut files = files_below("");
+    for other in NOT_OF_KUBERNETES {
+        let position = files.iter().position(|file| file == other);
+        files.remove(position.unwrap_or_else(|| panic!("{other} is gone")));
+    }
+    files
+}
+
+/// The objects of these files that run pods, with their pod templates.
+fn templates() -> Vec<(String, Value)> {
+    let mut templates = Vec::new();
+    for file in manifests() {
+        for object in documents(&file) {
+            if object["spec"]["template"].is_object() {
+                templates.push((
+                    format!("{file}: {}", object["kind"]),
+                    object["spec"]["template"].clone(),
+                ));
+            }
+        }
+    }
+    templates
+}
+
+/// What `kubectl` prints.
+fn kubectl(words: &[&str]) -> String {
+    let output = Command::new("kubectl")
+        .args(words)
+        .output()
+        .expect("kubectl is installed");
+    assert!(
+        output.status.success(),
+        "kubectl {words:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whether a selector of labels takes an object that has these.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let selector = selector.as_object().unwrap();
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value)
+}
+
+#[test]
+fn every_manifest_is_valid_by_the_strict_schemas_of_the_oldest_and_the_newest_kubernetes() {
+    let validator = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/venv/bin/kubernetes-validate");
+    let files: Vec<PathBuf> = manifests().iter().map(|file| folder().join(file)).collect();
+    let objects: usize = manifests().iter().map(|file| documents(file).len()).sum();
+    for version in [KUBERNETES_OLDEST, KUBERNETES_NEWEST] {
+        let output = Command::new(&validator)
+            .args(["--kubernetes-version", version, "--strict"])
+            .args(&files)
+            .output()
+            .expect("kubernetes-validate is installed");
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "Kubernetes {version}: {said}");
+        let passed = said
+            .lines()
+            .filter(|line| line.contains(" passed ") && line.ends_with(&format!("against version {version}")));
+        assert_eq!(passed.count(), objects, "Kubernetes {version}: {said}");
+    }
+}
+
+#[test]
+fn kubectl_finds_the_same_objects_in_the_folder_by_file_and_by_kustomization() {
+    let yaml = folder();
+    // What `apply -f` would send, without a cluster to send it to.
+    let by_file = kubectl(&[
+        "annotate",
+        "--local",
+        "--filename",
+        &format!("{}/", yaml.display()),
+        "a=b",
+        "--output=name",
+    ]);
+    let by_file: BTreeSet<String> = by_file.lines().map(str::to_owned).collect();
+    let by_kustomization: BTreeSet<String> = manifest::parse(&kubectl(&["kustomize", yaml.to_str().unwrap()]))
+        .iter()
+        .map(|object| {
+            let kind = object["kind"].as_str().unwrap().to_lowercase();
+            let group = object["apiVersion"]
+                .as_str()
+                .unwrap()
+                .rsplit_once('/')
+                .map(|(group, _)| group);
+            let name = object["metadata"]["name"].as_str().unwrap();
+            group.map_or_else(|| format!("{kind}/{name}"), |group| format!("{kind}.{group}/{name}"))
+        })
+        .collect();
+    assert_eq!(by_file, by_kustomization);
+    assert_eq!(
+        by_file.into_iter().collect::<Vec<_>>(),
+        [
+            "deployment.apps/httpserver",
+            "horizontalpodautoscaler.autoscaling/httpserver",
+            "networkpolicy.networking.k8s.io/httpserver",
+            "poddisruptionbudget.policy/httpserver",
+            "service/httpsvc",
+        ]
+    );
+}
+
+#[test]
+fn every_pod_keeps_to_the_restricted_pod_security_standard_and_more() {
+    let templates = templates();
+    assert_eq!(templates.len(), 4);
+    for (which, template) in templates {
+        assert_eq!(
+            restricted::violations(&template["spec"]),
+            Vec::<String>::new(),
+            "{which}"
+        );
+    }
+}
+
+#[test]
+fn every_selector_takes_the_pods_it_is_meant_for() {
+    let deployment = object("deployment.yaml", "Deployment");
+    let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+    let service = object("service.yaml", "Service");
+    let budget = object("poddisruptionbudget.yaml", "PodDisruptionBudget");
+    let policy = object("networkpolicy.yaml", "NetworkPolicy");
+    let monitor = object("monitoring/servicemonitor.yaml", "ServiceMonitor");
+    assert!(selects(&deployment["spec"]["selector"]["matchLabels"], labels));
+    assert!(selects(&service["spec"]["selector"], labels));
+    assert!(selects(&budget["spec"]["selector"]["matchLabels"], labels));
+    assert!(selects(&policy["spec"]["podSelector"]["matchLabels"], labels));
+    for constraint in deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+        .as_array()
+        .unwrap()
+    {
+        assert!(selects(&constraint["labelSelector"]["matchLabels"], labels));
+    }
+    for file in [
+        "horizontalpodautoscaler.yaml",
+        "monitoring/autoscaling/horizontalpodautoscaler.yaml",
+    ] {
+        let target = &object(file, "HorizontalPodAutoscaler")["spec"]["scaleTargetRef"];
+        assert_eq!(target["kind"], deployment["kind"]);
+        assert_eq!(target["apiVersion"], deployment["apiVersion"]);
+        assert_eq!(target["name"], deployment["metadata"]["name"]);
+    }
+    // The operator's monitor selects the Service, by its labels, and one of its ports, by name.
+    assert!(selects(
+        &monitor["spec"]["selector"]["matchLabels"],
+        &service["metadata"]["labels"]
+    ));
+    assert_eq!(
+        monitor["spec"]["endpoints"][0]["port"],
+        service["spec"]["ports"][0]["name"]
+    );
+    // The load's pods are not the server's: they must get no requests.
+    let load = object("monitoring/load.yaml", "Job");
+    assert!(!selects(
+        &service["spec"]["selector"],
+        &load["spec"]["template"]["metadata"]["labels"]
+    ));
+
+    for part in ["prometheus", "grafana"] {
+        let deployment = object(&format!("monitoring/{part}/deployment.yaml"), "Deployment");
+        let labels = &deployment["spec"]["template"]["metadata"]["labels"];
+        let service = object(&format!("monitoring/{part}/service.yaml"), "Service");
+        let policy = object(&format!("monitoring/{part}/networkpolicy.yaml"), "NetworkPolicy");
+        assert!(selects(&deployment["spec"]["selector"]["matchLabels"], labels));
+        assert!(selects(&service["spec"]["selector"], labels));
+        assert!(selects(&policy["spec"]["podSelector"]["matchLabels"], labels));
+    }
+}
+
+#[test]
+fn the_manifests_agree_with_the_binary_on_its_port_its_version_and_the_time_to_drain() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let default = |flag: &str| {
+        let line = help.lines().find(|line| line.trim_start().starts_with(flag)).unwrap();
+        let (_, rest) = line.rsplit_once("[default: ").unwrap();
+        rest.trim_end_matches(']').to_owned()
+    };
+    let deployment = object("deployment.yaml", "Deployment");
+    let template = &deployment["spec"]["template"];
+    let container = &template["spec"]["containers"][0];
+
+    let listen = default("--listen");
+    let (_, port) = listen.rsplit_once(':').unwrap();
+    assert_eq!(container["ports"][0]["containerPort"].to_string(), port);
+    assert_eq!(
+        template["metadata"]["annotations"],
+        json!({"prometheus.io/scrape": "true", "prometheus.io/port": port, "prometheus.io/path": "/metrics"})
+    );
+    let service = object("service.yaml", "Service");
+    assert_eq!(service["metadata"]["name"], "httpsvc");
+    assert_eq!(service["spec"]["type"], "ClusterIP");
+    assert_eq!(service["spec"]["ports"][0]["port"], 80);
+    for target in [
+        &service["spec"]["ports"][0]["targetPort"],
+        &object("networkpolicy.yaml", "NetworkPolicy")["spec"]["ingress"][0]["ports"][0]["port"],
+    ] {
+        assert_eq!(*target, container["ports"][0]["name"]);
+    }
+
+    let drain_s: u64 = default("--drain-timeout").strip_suffix('s').unwrap().parse().unwrap();
+    let sleep_s = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
+    let grace_s = template["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert!(sleep_s + drain_s < grace_s, "{sleep_s} + {drain_s} < {grace_s}");
+
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(container["image"], format!("localhost/httpserver:{version}"));
+    for file in manifests() {
+        for object in documents(&file) {
+            if object["metadata"]["labels"]["app.kubernetes.io/name"] == "httpserver" {
+                assert_eq!(
+                    object["metadata"]["labels"]["app.kubernetes.io/version"], version,
+                    "{file}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn promtool_accepts_the_scrape_configuration_and_its_rules() {
+    let folder = std::env::temp_dir().join(format!("httpserver-promtool-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let discovered = folder.join("discovered.json");
+    fs::write(&discovered, "[]").unwrap();
+    // The rules where the pod would have them, which is a folder of its root.
+    let rules = folder.join("rules.yaml");
+    fs::copy(manifest::folder().join("monitoring/rules.yaml"), &rules).unwrap();
+    let config = scrape_config(&discovered);
+    assert_eq!(config.matches("/etc/prometheus-rules/*.yaml").count(), 1);
+    let mounts = &object("monitoring/prometheus/deployment.yaml", "Deployment")["spec"]["template"]["spec"]["containers"]
+        [0]["volumeMounts"];
+    let mounts = mounts.as_array().unwrap();
+    assert!(mounts.iter().any(|mount| mount["mountPath"] == "/etc/prometheus-rules"));
+    let file = folder.join("prometheus.yml");
+    fs::write(
+        &file,
+        config.replace("/etc/prometheus-rules/*.yaml", rules.to_str().unwrap()),
+    )
+    .unwrap();
+    let output = Command::new("promtool")
+        .args(["check", "config"])
+        .arg(&file)
+        .output()
+        .expect("promtool is installed");
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    fs::remove_dir_all(folder).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("1 rule files found"), "{said}");
+}
+
+#[test]
+fn relabelling_keeps_annotated_pods_at_their_port_and_path_and_drops_the_others() {
+    let template = &object("deployment.yaml", "Deployment")["spec"]["template"];
+    let pod = |name: &str, ip: &str, port: u16, changes: Value| {
+        let mut labels = discovered_labels(template, name, ip, port);
+        for (label, value) in changes.as_object().unwrap() {
+            if value.is_null() {
+                labels.as_object_mut().unwrap().remove(label);
+            } else {
+                labels[label] = value.clone();
+            }
+        }
+        let address = if ip.contains(':') {
+            format!("[{ip}]:{port}")
+        } else {
+            format!("{ip}:{port}")
+        };
+        json!({"targets": [address], "labels": labels})
+    };
+    const SCRAPE: &str = "__meta_kubernetes_pod_annotation_prometheus_io_scrape";
+    const PORT: &str = "__meta_kubernetes_pod_annotation_prometheus_io_port";
+    const PATH: &str = "__meta_kubernetes_pod_annotation_prometheus_io_path";
+    const SCHEME: &str = "__meta_kubernetes_pod_annotation_prometheus_io_scheme";
+    const PHASE: &str = "__meta_kubernetes_pod_phase";
+    // Loopback addresses, where nothing listens at these ports: what counts is where Prometheus would go.
+    let discovered = json!([
+        pod("as-deployed", "127.0.0.11", 19004, json!({})),
+        pod("of-two-ports", "127.0.0.12", 19004, json!({})),
+        pod("of-two-ports", "127.0.0.12", 9, json!({})),
+        pod(
+            "elsewhere",
+            "127.0.0.13",
+            9,
+            json!({PORT: "10", PATH: "/deep/metrics", SCHEME: "https"})
+        ),
+        pod("without-port", "127.0.0.14", 11, json!({PORT: null, PATH: null})),
+        pod("version-6", "::1", 9, json!({})),
+        pod("not-annotated", "127.0.0.15", 9, json!({SCRAPE: null})),
+        pod("declined", "127.0.0.16", 9, json!({SCRAPE: "false"})),
+        pod("almost", "127.0.0.17", 9, json!({SCRAPE: "truely"})),
+        pod("finished", "127.0.0.18", 9, json!({PHASE: "Succeeded"})),
+        pod("crashed", "127.0.0.19", 9, json!({PHASE: "Failed"})),
+    ]);
+    let file = std::env::temp_dir().join(format!("httpserver-discovered-{}.json", std::process::id()));
+    fs::write(&file, discovered.to_string()).unwrap();
+    let prometheus = Prometheus::start(&scrape_config(&file), &[]);
+    let targets = wait_for("the targets", Duration::from_secs(30), || {
+        let targets = prometheus.api("/api/v1/targets")["data"].clone();
+        (!targets["activeTargets"].as_array()?.is_empty()).then_some(targets)
+    });
+    fs::remove_file(file).unwrap();
+
+    let mut active: Vec<(&str, &str)> = targets["activeTargets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|target| {
+            assert_eq!(target["labels"]["namespace"], "default");
+            assert_eq!(target["labels"]["node"], "node-1");
+            assert_eq!(target["labels"]["app"], "httpserver");
+            (
+                target["labels"]["pod"].as_str().unwrap(),
+                target["scrapeUrl"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    active.sort_unstable();
+    assert_eq!(
+        active,
+        [
+            ("as-deployed", "http://127.0.0.11:19004/metrics"),
+            ("elsewhere", "https://127.0.0.13:10/deep/metrics"),
+            ("of-two-ports", "http://127.0.0.12:19004/metrics"),
+            ("version-6", "http://[::1]:19004/metrics"),
+            ("without-port", "http://127.0.0.14:11/metrics"),
+        ]
+    );
+    let dropped: BTreeSet<&str> = targets["droppedTargets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|target| {
+            target["discoveredLabels"]["__meta_kubernetes_pod_name"]
+                .as_str()
+                .unwrap()
+        })
+        .collect();
+    assert_eq!(
+        dropped,
+        BTreeSet::from(["almost", "crashed", "declined", "finished", "not-annotated"])
+    );
+}
+
+#[test]
+fn grafana_finds_its_prometheus_and_the_dashboard_where_the_manifests_put_them() {
+    let provisioning = object("monitoring/grafana/configmap.yaml", "ConfigMap")["data"].clone();
+    let parse = |file: &str| manifest::parse(provisioning[file].as_str().unwrap()).remove(0);
+    let service = object("monitoring/prometheus/service.yaml", "Service");
+    let url = format!(
+        "http://{}:{}",
+        service["metadata"]["name"].as_str().unwrap(),
+        service["spec"]["ports"][0]["port"]
+    );
+    assert_eq!(parse("datasources.yaml")["datasources"][0]["url"], url);
+
+    let pod = &object("monitoring/grafana/deployment.yaml", "Deployment")["spec"]["template"]["spec"];
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    let mounted = |path: &str| {
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path).unwrap();
+        let volumes = pod["volumes"].as_array().unwrap();
+        volumes.iter().find(|volume| volume["name"] == mount["name"]).unwrap()
+    };
+    let path = parse("dashboards.yaml")["providers"][0]["options"]["path"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(mounted(&path)["configMap"]["name"], "httpserver-dashboard");
+    for file in ["datasources", "dashboards"] {
+        let path = format!("/etc/grafana/provisioning/{file}/{file}.yaml");
+        assert_eq!(mounted(&path)["configMap"]["name"], "grafana-provisioning");
+    }
+    assert_eq!(mounted("/etc/grafana-admin")["secret"]["secretName"], "grafana-admin");
+}
+
+#[test]
+fn the_values_for_loki_stack_turn_on_what_is_needed_and_store_nothing() {
+    let values = documents("monitoring/loki-stack-values.yaml").remove(0);
+    assert_eq!(values["grafana"]["enabled"], true);
+    assert_eq!(values["grafana"]["service"]["type"], "NodePort");
+    assert_eq!(values["grafana"]["sidecar"]["dashboards"]["enabled"], true);
+    assert_eq!(values["prometheus"]["enabled"], true);
+    assert_eq!(values["grafana"]["persistence"]["enabled"], false);
+    assert_eq!(values["loki"]["persistence"]["enabled"], false);
+    assert_eq!(values["prometheus"]["server"]["persistentVolume"]["enabled"], false);
+    // Grafana does not start with two default data sources.
+    assert_eq!(values["prometheus"]["isDefault"], true);
+    assert_eq!(values["loki"]["isDefault"], false);
+}
+
+#[test]
+fn the_load_jobs_own_arguments_make_curl_send_each_request() {
+    const REQUESTS: u32 = 40;
+    let server = Server::start(&["--delay-max", "10ms"]);
+    let container = object("monitoring/load.yaml", "Job")["spec"]["template"]["spec"]["containers"][0].clone();
+    let arguments: Vec<String> = container["args"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|argument| {
+            let argument = argument.as_str().unwrap();
+            argument
+                .replace("http://httpsvc/", &format!("http://{}/", server.address))
+                .replace("[1-36000]", &format!("[1-{REQUESTS}]"))
+        })
+        .collect();
+    assert!(
+        arguments.contains(&format!("http://{}/#[1-{REQUESTS}]", server.address)),
+        "{arguments:?}"
+    );
+    let curl = Command::new("curl")
+        .args(&arguments)
+        .output()
+        .expect("curl is installed");
+    assert!(curl.status.success(), "{curl:?}");
+    assert_eq!(
+        server.metric("http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}"),
+        Some(f64::from(REQUESTS))
+    );
+}
