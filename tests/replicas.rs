@@ -117,7 +117,7 @@ fn compare(when: &str, told: &Told, answers: &[Answer]) {
 
 #[test]
 fn three_instances_sum_to_what_their_clients_see_before_and_while_one_is_killed() {
-    let mut servers: Vec<Server> = PODS.iter().map(|_| Server::start(&[])).collect();
+    let servers: Vec<Server> = PODS.iter().map(|_| Server::start(&[])).collect();
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
     let mut config = "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n\
                       scrape_configs:\n- job_name: kubernetes-pods\n  static_configs:\n"
