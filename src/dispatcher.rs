@@ -97,7 +97,7 @@ impl Dispatcher {
             answer,
             arrived,
             peer,
-            persistence: persistence(&request, draining),
+            persistence: persistence(&request),
             trace: trace(&request),
             channel: if unread {
                 Channel::Unread(Box::new(request))
@@ -191,11 +191,11 @@ fn trace(request: &Request) -> Option<TraceContext> {
 }
 
 /// What becomes of the connection, by the rule that tiny_http goes by when it reads on or not.
-fn persistence(request: &Request, draining: bool) -> Persistence {
+fn persistence(request: &Request) -> Persistence {
     let asked = header(request, "Connection").map(str::to_ascii_lowercase);
     let asked = asked.as_deref().unwrap_or("");
     let http_1_0 = *request.http_version() <= HTTPVersion(1, 0);
-    if draining || asked.contains("close") || asked.contains("upgrade") {
+    if asked.contains("close") || asked.contains("upgrade") {
         Persistence::Close
     } else if !http_1_0 {
         Persistence::Implied

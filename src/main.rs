@@ -68,7 +68,13 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
     let schedule = Arc::new(Schedule::new(flags.max_in_flight));
     let log = flags.access_log.then(AccessLog::start).transpose()?;
     let reaper = Reaper::start(Arc::clone(&schedule))?;
-    let responders = Responders::start(Arc::clone(&schedule), metrics, reaper, log.clone())?;
+    let responders = Responders::start(
+        Arc::clone(&schedule),
+        metrics,
+        reaper,
+        log.clone(),
+        Arc::clone(&draining),
+    )?;
     let dispatch = Arc::new(Dispatch {
         schedule: Arc::clone(&schedule),
         responders,

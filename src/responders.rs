@@ -6,6 +6,7 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::access_log::{AccessLog, Entry};
@@ -39,6 +40,7 @@ pub struct Responders {
     metrics: Arc<Metrics>,
     reaper: Arc<Reaper>,
     log: Option<Arc<AccessLog>>,
+    draining: Arc<AtomicBool>,
 }
 
 impl Responders {
@@ -52,12 +54,14 @@ impl Responders {
         metrics: Arc<Metrics>,
         reaper: Arc<Reaper>,
         log: Option<Arc<AccessLog>>,
+        draining: Arc<AtomicBool>,
     ) -> io::Result<Arc<Self>> {
         let responders = Arc::new(Responders {
             schedule,
             metrics,
             reaper,
             log,
+            draining,
         });
         for _ in 0..RESPONDERS_MIN {
             responders.add(None)?;
@@ -129,6 +133,12 @@ impl Responders {
                 Verdict::Cut(Some(Remains::answer(*request, labels.status.code(), line)))
             }
             Channel::Writer(mut writer) => {
+                // Asked as late as can be: who is not told to close sends the next request into the process's end.
+                let persistence = if self.draining.load(Ordering::Relaxed) {
+                    Persistence::Close
+                } else {
+                    persistence
+                };
                 self.compose(&answer, labels.status, arrived, persistence, buffers);
                 let head_only = labels.method == Method::Head;
                 let written = writer

@@ -46,6 +46,11 @@ fn three_hundred_requests_in_flight_are_all_answered() {
     for client in &mut clients {
         let response = client.receive().expect("no request is lost");
         assert_eq!(response.status, 200);
+        assert_eq!(
+            response.header("Connection"),
+            Some("close"),
+            "nobody is invited to ask again"
+        );
     }
     let (status, _) = server.wait_exit(Duration::from_secs(5));
     assert_eq!(status.code(), Some(0), "{}", server.stderr());

@@ -1,0 +1,385 @@
+//! The live page /ui in a real browser: its arithmetic beside a real Prometheus', its figures beside the server's, its
+//! manners when the server goes away, and whether everybody can use it.
+
+mod support;
+
+#[path = "ui/browser.rs"]
+mod browser;
+#[path = "ui/histograms.rs"]
+mod histograms;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use browser::Browser;
+use serde_json::{Value, json};
+use support::client;
+use support::prometheus::Prometheus;
+use support::server::{Server, command};
+use support::wait_for;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn ui(address: SocketAddr) -> String {
+    format!("http://{address}/ui")
+}
+
+/// Opens the page and waits for its first figures.
+fn open(address: SocketAddr, options: Value) -> Browser {
+    let mut browser = Browser::open(&ui(address), options);
+    browser.wait_until("page.scrape !== null", PATIENCE);
+    browser
+}
+
+/// Chooses which requests the page shows, by the value of its radio button.
+fn choose(browser: &mut Browser, window: &str) {
+    browser.evaluate(&format!("document.querySelector('#windows [value={window}]').click()"));
+}
+
+/// The requests of each bar, from the left.
+fn bars(browser: &mut Browser) -> Vec<f64> {
+    let bars = browser.evaluate(
+        "[...document.querySelectorAll('#distribution [data-requests]')].map((bar) => Number(bar.dataset.requests))",
+    );
+    bars.as_array()
+        .unwrap()
+        .iter()
+        .map(|bar| bar.as_f64().unwrap())
+        .collect()
+}
+
+/// The value behind a figure of the page: "NaN" is one.
+fn shown(browser: &mut Browser, id: &str) -> f64 {
+    let text = browser.evaluate(&format!("document.getElementById('{id}').dataset.value"));
+    text.as_str().unwrap().parse().unwrap()
+}
+
+/// How many requests for `/` the exposition has counted.
+fn counted(server: &Server) -> f64 {
+    let page = server.metrics();
+    let counts = page
+        .lines()
+        .filter(|line| line.starts_with("http_request_duration_seconds_count{") && line.contains("path=\"/\""));
+    counts
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
+}
+
+/// Waits until the page has polled what the server has counted once the load is over.
+fn settle(browser: &mut Browser, requests: f64) {
+    let all = format!("countOf(viewOf('started').totals) === {requests} && page.scrape.inFlight === 0");
+    browser.wait_until(&all, PATIENCE);
+}
+
+fn picture_folder() -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ui");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn quantiles_are_those_of_promql_for_any_histogram() {
+    let cases = histograms::cases();
+    let exposition = histograms::serve(&cases);
+    let prometheus = Prometheus::scraping(&[exposition]);
+    let present = format!("count(cases_bucket{{case=\"{}\"}}) > 0", cases.len() - 1);
+    wait_for("the histograms to be scraped", PATIENCE, || prometheus.value(&present));
+    let server = Server::start(&[]);
+    let mut browser = open(server.address, json!({}));
+    let quantiles = ["0", "0.001", "0.5", "0.9", "0.99", "1", "-0.1", "1.1", "NaN"];
+    let mut compared = 0;
+    for q in quantiles {
+        let answers = prometheus.query(&format!("histogram_quantile({q}, cases_bucket)"));
+        let cases_json = json!(
+            cases
+                .iter()
+                .map(|case| case
+                    .iter()
+                    .map(|(bound, count)| json!({ "bound": bound, "count": count }))
+                    .collect::<Vec<_>>())
+                .collect::<Vec<_>>()
+        );
+        let script = format!(
+            "{cases_json}.map((buckets) => String(histogramQuantile({q}, buckets.map(({{ bound, count }}) => ({{ bound: parseNumber(bound), count }})))))"
+        );
+        let pages = browser.evaluate(&script);
+        for (case, page) in pages.as_array().unwrap().iter().enumerate() {
+            let page: f64 = page.as_str().unwrap().replace("Infinity", "inf").parse().unwrap();
+            let labelled = answers
+                .iter()
+                .find(|answer| answer["metric"]["case"] == case.to_string());
+            let promql: f64 = labelled.expect("an answer for each case")["value"][1]
+                .as_str()
+                .unwrap()
+                .parse()
+                .unwrap();
+            let same =
+                page == promql || (page.is_nan() && promql.is_nan()) || (page - promql).abs() <= promql.abs() * 1e-12;
+            assert!(
+                same,
+                "quantile {q} of {:?}: {page} on the page, {promql} in PromQL",
+                cases[case]
+            );
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, quantiles.len() * cases.len());
+}
+
+#[test]
+fn increases_over_a_reset_are_those_of_rate_and_a_new_series_counts_from_zero() {
+    let server = Server::start(&[]);
+    let mut browser = open(server.address, json!({}));
+    let total = browser.evaluate(
+        "(() => {
+            const series = (...counts) => new Map([['GET 200', { status: '200', buckets: new Map([[1, counts[0]], [Infinity, counts[1]]]) }]]);
+            const totals = zeroTotals([1, Infinity]);
+            addIncrease(totals, [1, Infinity], series(5, 9), series(7, 12));
+            addIncrease(totals, [1, Infinity], series(7, 12), series(2, 3));
+            addIncrease(totals, [1, Infinity], undefined, series(1, 1));
+            return [...totals.buckets, totals.statuses.get('200')];
+        })()",
+    );
+    // 2 and 3 at first, then 2 and 3 since the reset, then 1 and 1.
+    assert_eq!(total, json!([5, 7, 7]));
+}
+
+#[test]
+fn the_page_reads_every_line_that_the_format_allows_and_refuses_what_is_none() {
+    let server = Server::start(&[]);
+    let mut browser = open(server.address, json!({}));
+    let read = browser.evaluate(
+        r#"parseExposition('# HELP a b\n\na 1\nb{} 2e3 1395066363000\nc{x="\\"\\\\\\n}",y=""} +Inf # {t="1"} 1\nd\t-3.5\n').map((s) => [s.name, [...s.labels], String(s.value)])"#,
+    );
+    assert_eq!(
+        read,
+        json!([
+            ["a", [], "1"],
+            ["b", [], "2000"],
+            ["c", [["x", "\"\\\n}"], ["y", ""]], "Infinity"],
+            ["d", [], "-3.5"]
+        ])
+    );
+    for no_sample in ["<html>", "a", "a{ 1", "a one", "1a 1"] {
+        let script = format!(
+            "(() => {{ try {{ parseExposition({}); return 'read'; }} catch (error) {{ return 'refused'; }} }})()",
+            json!(no_sample)
+        );
+        assert_eq!(browser.evaluate(&script), "refused", "{no_sample}");
+    }
+}
+
+#[test]
+fn under_load_bars_add_up_quantiles_match_promql_nothing_complains_and_nothing_leaves_the_host() {
+    let server = Server::start(&["--error-rate", "0.1", "--access-log", "false"]);
+    let prometheus = Prometheus::scraping(&[server.address]);
+    let mut browser = open(server.address, json!({}));
+    assert_eq!(browser.text("#p50"), "–", "a fresh server has no quantile");
+
+    let folder = picture_folder();
+    let stop = AtomicBool::new(false);
+    let clients = std::thread::scope(|scope| {
+        let load = scope.spawn(|| client::load_until(server.address, "/", 100, Duration::from_secs(60), &stop));
+        // By keyboard: from the chosen window to the button, which sends its burst beside the load.
+        browser.wait_until("page.scrape.inFlight > 90", PATIENCE);
+        browser.evaluate("document.querySelector('#windows :checked').focus()");
+        browser.press("Tab");
+        assert_eq!(browser.evaluate("document.activeElement.id"), "burst");
+        browser.press("Enter");
+        browser.wait_until("document.getElementById('burst').textContent === 'Stop'", PATIENCE);
+        browser.wait_until(
+            "/^1[0-9] of 100 answered/.test(document.getElementById('progress').textContent)",
+            PATIENCE,
+        );
+        // Polling goes on through the burst: the browser's connections are not all taken.
+        let before = browser.evaluate("page.answeredAtMs").as_f64().unwrap();
+        browser.wait_until(&format!("page.answeredAtMs > {before} + 2500"), Duration::from_secs(5));
+        for (name, scheme, width, height) in [
+            ("light", "light", 1180, 900),
+            ("dark", "dark", 1180, 900),
+            ("phone", "light", 390, 844),
+        ] {
+            browser.look(scheme, width, height);
+            let picture = browser.picture(&folder.join(format!("{name}.png")));
+            assert!(
+                fs::metadata(picture).unwrap().len() > 20_000,
+                "{name}: the picture is empty"
+            );
+            let overflow =
+                browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+            assert_eq!(overflow, 0, "{name}: the page is wider than the screen");
+            assert_eq!(browser.accessibility_faults(), [""; 0], "{name}");
+        }
+        browser.look("light", 1180, 900);
+        browser.wait_until("burst === null", Duration::from_secs(60));
+        stop.store(true, Ordering::Relaxed);
+        load.join().unwrap()
+    });
+
+    let requests = counted(&server);
+    assert_eq!(
+        requests,
+        clients.latencies.len() as f64 + 100.0,
+        "every request of clients and burst is counted once"
+    );
+    settle(&mut browser, requests);
+    wait_for("the last answers to be scraped", PATIENCE, || {
+        (prometheus.value("sum(http_request_duration_seconds_count{path=\"/\"})")? == requests).then_some(())
+    });
+    for window in ["minutes", "opened", "started"] {
+        choose(&mut browser, window);
+        assert_eq!(bars(&mut browser).iter().sum::<f64>(), requests, "bars of {window}");
+        for (id, q) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
+            let promql =
+                format!("histogram_quantile({q}, sum by (le) (http_request_duration_seconds_bucket{{path=\"/\"}}))");
+            let (page, promql) = (shown(&mut browser, id), prometheus.value(&promql).unwrap());
+            assert!(
+                (page - promql).abs() <= promql * 1e-12,
+                "{id} of {window}: {page} here, {promql} in PromQL"
+            );
+            let measured = clients.quantile(q);
+            println!("{id}: page {page:.4} s, PromQL {promql:.4} s, clients {measured:.4} s");
+            assert!(
+                (page / measured - 1.0).abs() < 0.05,
+                "{id}: {page} here, {measured} at the clients"
+            );
+        }
+    }
+    let table = browser.evaluate("[...document.querySelectorAll('#distribution-table tbody tr')].map((row) => Number(row.cells[1].textContent.replace(/\\D/g, '')))");
+    assert_eq!(
+        table,
+        json!(bars(&mut browser).iter().map(|bar| *bar as u64).collect::<Vec<_>>()),
+        "the table says the same"
+    );
+    let errors = prometheus
+        .value("sum(http_request_duration_seconds_count{path=\"/\",status=~\"5..\"})")
+        .unwrap();
+    assert_eq!(
+        browser.evaluate("errorsOf(viewOf('started').totals)").as_f64().unwrap(),
+        errors
+    );
+
+    let traffic = browser.traffic();
+    assert_eq!(traffic.complaints, [""; 0]);
+    assert!(
+        traffic.requests.len() > 120,
+        "the page and its polls and burst were watched"
+    );
+    let ours = format!("http://{}/", server.address);
+    assert!(
+        traffic.requests.iter().all(|request| request.starts_with(&ours)),
+        "{:?}",
+        traffic.requests
+    );
+}
+
+#[test]
+fn five_buckets_are_shown_as_hiding_what_is_above_them() {
+    let server = Server::start(&["--buckets", "exponential:0.1,1.5,5", "--access-log", "false"]);
+    let mut browser = open(server.address, json!({}));
+    let clients = client::load(server.address, "/", 100, Duration::from_secs(4));
+    settle(&mut browser, clients.latencies.len() as f64);
+    for id in ["p50", "p90", "p99"] {
+        assert_eq!(shown(&mut browser, id), 0.50625, "{id} is clamped as PromQL clamps it");
+        assert_eq!(browser.text(&format!("#{id}")), "≥ 0.506s");
+    }
+    let bars = bars(&mut browser);
+    let above = clients
+        .latencies
+        .iter()
+        .filter(|latency| latency.as_secs_f64() > 0.50625)
+        .count() as f64;
+    let share = |count: f64| count / clients.latencies.len() as f64;
+    assert!(
+        (share(bars[5]) - share(above)).abs() < 0.01,
+        "{} hatched, {} at the clients",
+        bars[5],
+        above
+    );
+    assert_eq!(browser.evaluate("bars.unknown.getAttribute('visibility')"), "visible");
+}
+
+#[test]
+fn a_server_that_goes_away_is_told_once_and_one_that_comes_back_counts_on() {
+    let server = Server::start(&["--access-log", "false"]);
+    let address = server.address;
+    let mut browser = open(address, json!({}));
+    let first = client::load(address, "/", 20, Duration::from_secs(2)).latencies.len() as f64;
+    settle(&mut browser, first);
+    choose(&mut browser, "opened");
+    browser.evaluate("globalThis.told = []; new MutationObserver(() => told.push(byId('news').textContent)).observe(byId('news'), { childList: true, characterData: true, subtree: true })");
+
+    drop(server);
+    browser.wait_until("document.body.classList.contains('stale')", PATIENCE);
+    browser.wait_until(
+        "Number(/, (\\d+) s ago/.exec(byId('away').textContent)[1]) >= 6",
+        PATIENCE,
+    );
+    assert!(
+        browser
+            .text("#away")
+            .contains("No answer from the server: it cannot be reached. The figures below are from ")
+    );
+    assert!(browser.text("#state").starts_with("away for "));
+    assert_eq!(browser.evaluate("byId('away').hidden"), false);
+    assert_eq!(
+        bars(&mut browser).iter().sum::<f64>(),
+        first,
+        "what was seen is still shown"
+    );
+    assert_eq!(browser.accessibility_faults(), [""; 0]);
+    browser.picture(&picture_folder().join("away.png"));
+
+    let listen = address.to_string();
+    let server = Server::spawn(command(&["--listen", &listen, "--access-log", "false"]));
+    browser.wait_until("!document.body.classList.contains('stale')", PATIENCE);
+    assert_eq!(browser.evaluate("byId('away').hidden"), true);
+    let second = client::load(address, "/", 20, Duration::from_secs(2)).latencies.len() as f64;
+    assert_eq!(counted(&server), second, "the new process counts from zero");
+    settle(&mut browser, second);
+    assert_eq!(bars(&mut browser).iter().sum::<f64>(), first + second);
+    choose(&mut browser, "started");
+    assert_eq!(bars(&mut browser).iter().sum::<f64>(), second);
+    // A screen reader heard of it when it went and when it came, not every second.
+    assert_eq!(
+        browser.evaluate("told"),
+        json!([
+            "The server does not answer. What is shown is old.",
+            "The server was restarted. Counts go on from before.",
+            "The server answers again."
+        ])
+    );
+    // The browser itself notes each refused connection; the page adds nothing to that.
+    for complaint in browser.traffic().complaints {
+        assert!(
+            complaint.starts_with("Failed to load resource: net::ERR_CONNECTION_"),
+            "{complaint}"
+        );
+    }
+}
+
+#[test]
+fn the_page_is_served_with_its_policy_and_for_head_too() {
+    let server = Server::start(&[]);
+    let response = server.get("/ui");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("Content-Type"), Some("text/html; charset=utf-8"));
+    let policy = response.header("Content-Security-Policy").expect("a policy");
+    assert!(
+        policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"),
+        "{policy}"
+    );
+    assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(
+        response.body,
+        fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ui.html")).unwrap()
+    );
+    let head = server.connect().head("/ui");
+    assert_eq!(
+        (head.status, head.header("Content-Security-Policy")),
+        (200, Some(policy))
+    );
+}
