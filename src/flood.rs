@@ -73,7 +73,9 @@ fn watch(progress: &Progress, schedule: &Schedule<Waiting>) {
         let start = Instant::now();
         let floods = sockets::ahead(UNREAD_MAX);
         cut(&floods, schedule, start);
-        rest = rest.max(start.elapsed() * REST);
+        if floods.is_empty() {
+            rest = rest.max(start.elapsed() * REST);
+        }
     }
 }
 

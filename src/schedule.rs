@@ -396,12 +396,7 @@ impl<T> Schedule<T> {
 
     /// Compares the table of connections with the sockets that are open; gives the connections that had nothing in
     /// flight for `idle_max`, the longest idle first.
-    pub(crate) fn sweep(
-        &self,
-        open: &HashSet<SocketAddr>,
-        now: Instant,
-        idle_max: Duration,
-    ) -> Swept<Scheduled<T>> {
+    pub(crate) fn sweep(&self, open: &HashSet<SocketAddr>, now: Instant, idle_max: Duration) -> Swept<Scheduled<T>> {
         self.lock().connections.sweep(open, now, idle_max)
     }
 }

@@ -24,7 +24,10 @@ const EMPTIED_AT_A_TIME: usize = 64 * 1024;
 
 /// How many descriptors are open, if the kernel tells without one being opened (Linux 6.2 and later).
 pub(crate) fn open_descriptors() -> Option<u64> {
-    fs::metadata("/proc/self/fd").map(|folder| folder.len()).ok().filter(|&open| open > 0)
+    fs::metadata("/proc/self/fd")
+        .map(|folder| folder.len())
+        .ok()
+        .filter(|&open| open > 0)
 }
 
 /// How many descriptors may be open.
@@ -81,10 +84,11 @@ pub(crate) fn cut_short(peers: &HashSet<SocketAddr>) {
     if peers.is_empty() {
         return;
     }
+    // MSG_TRUNC: what is taken goes nowhere (tcp(7)).
     let mut taken = vec![0; EMPTIED_AT_A_TIME];
     for (fd, _) in connected().filter(|(_, peer)| peers.contains(peer)) {
         let _ = shutdown(fd, Shutdown::Both);
-        while recv(fd, &mut taken, MsgFlags::MSG_DONTWAIT).is_ok_and(|len| len > 0) {}
+        while recv(fd, &mut taken, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).is_ok_and(|len| len > 0) {}
     }
 }
 
@@ -93,7 +97,8 @@ pub(crate) fn ahead(unread_min: usize) -> HashSet<SocketAddr> {
     let mut unread = vec![0; unread_min];
     connected()
         .filter(|&(fd, _)| {
-            recv(fd, &mut unread, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).is_ok_and(|len| len >= unread_min)
+            let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+            recv(fd, &mut unread, look).is_ok_and(|len| len >= unread_min)
         })
         .map(|(_, peer)| peer)
         .collect()
