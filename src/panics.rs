@@ -16,6 +16,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// Threads of ours are named; tiny_http's are not.
 const VITAL_PREFIX: &str = "httpserver-";
 
+/// The name of threads whose panic is expected and means nothing.
+pub const EXPECTED: &str = "letting-go";
+
 #[derive(Default)]
 struct Reported {
     at: Option<Instant>,
@@ -28,9 +31,12 @@ struct Reported {
 pub fn install(on_foreign: impl Fn() + Send + Sync + 'static) {
     let reported = Mutex::new(Reported::default());
     std::panic::set_hook(Box::new(move |info| {
-        let ours = thread::current()
-            .name()
-            .is_some_and(|name| name == "main" || name.starts_with(VITAL_PREFIX));
+        let thread = thread::current();
+        let name = thread.name().unwrap_or_default();
+        if name == EXPECTED {
+            return;
+        }
+        let ours = name == "main" || name.starts_with(VITAL_PREFIX);
         if ours {
             // The default hook's wording, on one line; the process must not outlive a part of itself.
             eprintln!("httpserver: a part of the server panicked, which ends it: {info}");
