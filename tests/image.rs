@@ -40,7 +40,7 @@ fn binary(podman: &Podman, test: &str) -> PathBuf {
 
 /// For the README; said past the test harness, which keeps what a passing test prints to itself.
 fn tell(figure: &str) {
-    let line = format!("figure: {figure}\n");
+    let line = format!("\nfigure: {figure}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 

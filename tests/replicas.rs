@@ -25,7 +25,7 @@ const SERIES: &str = r#"method="GET",path="/",status="200""#;
 
 /// For the README; said past the test harness, which keeps what a passing test prints to itself.
 fn tell(figure: &str) {
-    let line = format!("figure: {figure}\n");
+    let line = format!("\nfigure: {figure}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
