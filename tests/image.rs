@@ -45,6 +45,13 @@ fn tell(figure: &str) {
 }
 
 #[test]
+fn hadolint_finds_nothing_in_the_containerfile() {
+    let hadolint = podman::root().join(".tools/venv/bin/hadolint");
+    let said = stdout(Command::new(hadolint).arg(podman::root().join("Containerfile")));
+    assert_eq!(said, "");
+}
+
+#[test]
 fn the_image_is_the_binary_and_nothing_else_within_3_mib() {
     let podman = Podman::with_image();
     let mounted = PathBuf::from(podman.run(&["image", "mount", IMAGE]).trim());
