@@ -12,8 +12,8 @@ pub const PAGE: &[u8] = include_bytes!("ui.html");
 /// `default-src 'none'` forbids what is not named here, so no request can leave for another host; no page may frame it.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-YKKIW1SrsJ2Jdbps+1bjKo7Bi5a0D8ny0rZl9XKGm2Q='; ",
-    "style-src 'sha256-sA3nn61tlpYf6G2kYnkZntjfjl9LRCzl+NE+zAbbrH8='; ",
+    "script-src 'sha256-UubRuxzbi+9t5kxXY4GGoffuUuFJOp58l9lB4pS8P4s='; ",
+    "style-src 'sha256-qRi8oNT4RBlpW22PO9ffbxQy23eRFk9LuzcUmvRPXtQ='; ",
     "connect-src 'self'; ",
     "img-src data:; ",
     "base-uri 'none'; ",

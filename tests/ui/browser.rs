@@ -99,11 +99,6 @@ impl Browser {
         path.to_owned()
     }
 
-    /// Writes a PNG of one element.
-    pub fn picture_of(&mut self, selector: &str, path: &Path) {
-        self.ask("picture", json!({ "path": path, "selector": selector }));
-    }
-
     /// Faults against WCAG 2.2 that axe-core finds in the page as it stands.
     pub fn accessibility_faults(&mut self) -> Vec<String> {
         strings(&self.ask("axe", json!({})))

@@ -30,10 +30,9 @@ const commands = {
   press: ({ key }) => page.keyboard.press(key),
   look: ({ scheme }) => page.emulateMedia({ colorScheme: scheme }),
   size: ({ width, height }) => page.setViewportSize({ width, height }),
-  // A PNG of the whole page, or of the element that the selector finds.
-  async picture({ path, selector }) {
-    if (selector) await page.locator(selector).screenshot({ path });
-    else await page.screenshot({ path, fullPage: true });
+  // A PNG of the whole page.
+  async picture({ path }) {
+    await page.screenshot({ path, fullPage: true });
   },
   // The rules of WCAG 2.2 A and AA that a machine can check.
   async axe() {
