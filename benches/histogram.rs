@@ -3,14 +3,14 @@
 //! `cargo bench --bench histogram`
 //!
 //! One benchmark iteration records [`BATCH`] durations, so that the table's nanoseconds an observation are not
-//! those of the loop or the clock around it. The peers get a handle to their series before the clock starts;
-//! ours finds its series by its labels each time, as the server does. With two threads each has a handle
-//! (or a recorder) of its own to the same series, and the slower of the two is what counts.
+//! those of the loop or the clock around it. In `record` the series is known before the clock starts: peers have a
+//! handle to it, and our labels do not change. With two threads each has a handle (or a recorder) of its own to the
+//! same series, and the slower of the two is what counts.
 
 #[path = "peers/mod.rs"]
 mod peers;
 
-use criterion::Criterion;
+use criterion::{BatchSize, Criterion};
 use httpserver::metrics::{Escaping, Format, Labels, Method, Path, Status, TraceContext};
 use peers::{MetricsExporter, Ours, PrometheusClient, RustPrometheus, durations_ns, label_sets};
 use std::hint::black_box;
@@ -64,12 +64,12 @@ fn record(criterion: &mut Criterion) {
             let ours = Ours::new();
             bencher.iter_custom(|iterations| {
                 on_threads(threads, iterations, || {
-                    let mut recorder = ours.recorder();
+                    let (mut recorder, labels) = (ours.recorder(), black_box(ROOT_OK));
                     let durations_ns = &durations_ns;
                     move || {
-                        for &duration_ns in durations_ns {
-                            recorder.record(black_box(ROOT_OK), duration_ns, None);
-                        }
+                        durations_ns
+                            .iter()
+                            .for_each(|&duration_ns| recorder.record(labels, duration_ns, None))
                     }
                 })
             });
@@ -116,6 +116,50 @@ fn record(criterion: &mut Criterion) {
         });
         group.finish();
     }
+}
+
+/// The same, but with the series looked up by its labels for each observation, as a server has to do it whose
+/// requests differ. Of the peers the last one allocates a key for it.
+fn record_by_labels(criterion: &mut Criterion) {
+    let durations_ns = durations_ns(BATCH);
+    let mut group = criterion.benchmark_group("record_by_labels");
+    group.bench_function("httpserver", |bencher| {
+        let mut recorder = Ours::new().recorder();
+        bencher.iter(|| {
+            for &duration_ns in &durations_ns {
+                recorder.record(black_box(ROOT_OK), duration_ns, None);
+            }
+        });
+    });
+    group.bench_function("prometheus", |bencher| {
+        let peer = RustPrometheus::new();
+        bencher.iter(|| {
+            for &duration_ns in &durations_ns {
+                peer.series(black_box(ROOT_OK)).observe(duration_ns as f64 / 1e9);
+            }
+        });
+    });
+    group.bench_function("prometheus-client", |bencher| {
+        let peer = PrometheusClient::new();
+        bencher.iter(|| {
+            for &duration_ns in &durations_ns {
+                peer.series(black_box(ROOT_OK)).observe(duration_ns as f64 / 1e9);
+            }
+        });
+    });
+    group.bench_function("metrics-exporter-prometheus", |bencher| {
+        let peer = MetricsExporter::new();
+        bencher.iter_batched(
+            || peer.handle.run_upkeep(),
+            |()| {
+                for &duration_ns in &durations_ns {
+                    peer.series(black_box(ROOT_OK)).record(duration_ns as f64 / 1e9);
+                }
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
 }
 
 /// What an exemplar costs that is written on every observation, as a trace on every request would have it.
@@ -226,6 +270,7 @@ fn table() -> Option<()> {
     let rows = [
         ("record, one thread, ns", "record_1", BATCH as f64),
         ("record, two threads, ns each", "record_2", BATCH as f64),
+        ("record by labels, ns", "record_by_labels", BATCH as f64),
         ("render 20 series, µs", "render", 1_000.0),
     ];
     println!("\n| | to the fastest peer | httpserver | {} |", PEERS.join(" | "));
@@ -260,6 +305,7 @@ fn main() {
         .without_plots()
         .configure_from_args();
     record(&mut criterion);
+    record_by_labels(&mut criterion);
     record_traced(&mut criterion);
     render(&mut criterion);
     whole_page(&mut criterion);

@@ -12,6 +12,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+/// How long after its last answer a connection that was cut off may be open, and hold a request: longer than the reaper
+/// lets it linger.
+const HELD_FOR: Duration = Duration::from_secs(1);
+
 /// What a request that just arrived must do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -21,7 +25,7 @@ pub(crate) enum Place {
     Behind,
     /// Be refused: as many requests of its connection as may be are in flight.
     Full,
-    /// Be dropped unanswered: its connection is closing.
+    /// Be held unanswered: its connection is closing.
     Closed,
 }
 
@@ -32,6 +36,11 @@ struct Connection<T> {
     waiting: VecDeque<T>,
     /// No request after those that are in flight is answered.
     closing: bool,
+    /// The last request that came while it was closing. tiny_http takes a request that is let go of for one that was
+    /// answered, and would write what it has to say itself, a 400 for example, before the answers that are still due.
+    held: Option<T>,
+    /// It was closing, and its socket was not found when it was last looked for.
+    gone: bool,
     /// When its last request arrived or was answered, or else when it was first seen.
     active_at: Instant,
 }
@@ -42,6 +51,8 @@ impl<T> Connection<T> {
             scheduled: false,
             waiting: VecDeque::new(),
             closing: false,
+            held: None,
+            gone: false,
             active_at: now,
         }
     }
@@ -69,10 +80,11 @@ impl<T> Connections<T> {
     /// Finds the place of a request from `peer`; `First` makes it the scheduled one.
     pub(crate) fn arrive(&mut self, peer: SocketAddr, now: Instant) -> Place {
         let connection = self.by_peer.entry(peer).or_insert_with(|| Connection::seen_at(now));
-        connection.active_at = now;
         if connection.closing {
-            Place::Closed
-        } else if connection.in_flight() >= self.in_flight_max {
+            return Place::Closed;
+        }
+        connection.active_at = now;
+        if connection.in_flight() >= self.in_flight_max {
             Place::Full
         } else if connection.scheduled {
             Place::Behind
@@ -87,6 +99,11 @@ impl<T> Connections<T> {
         if let Some(connection) = self.by_peer.get_mut(&peer) {
             connection.waiting.push_back(request);
         }
+    }
+
+    /// Holds a request of a closing connection, in place of the one that was held before, which can go.
+    pub(crate) fn hold(&mut self, peer: SocketAddr, request: T) -> Option<T> {
+        self.by_peer.get_mut(&peer)?.held.replace(request)
     }
 
     /// Lets no request in after those that are in flight.
@@ -115,25 +132,67 @@ impl<T> Connections<T> {
         std::mem::take(&mut connection.waiting)
     }
 
+    /// Lets nothing further of a connection in: gives the requests behind the scheduled one, which are not to be answered.
+    pub(crate) fn shut_out(&mut self, peer: SocketAddr, now: Instant) -> VecDeque<T> {
+        let connection = self.by_peer.entry(peer).or_insert_with(|| Connection::seen_at(now));
+        connection.closing = true;
+        std::mem::take(&mut connection.waiting)
+    }
+
     /// Forgets the connections that are no longer open, takes note of those that are, and gives the ones of these that
     /// had nothing in flight for `idle_max`, the longest idle first.
-    pub(crate) fn sweep(&mut self, open: &HashSet<SocketAddr>, now: Instant, idle_max: Duration) -> Vec<SocketAddr> {
-        self.by_peer
-            .retain(|peer, connection| connection.in_flight() > 0 || open.contains(peer));
+    ///
+    /// One that was cut off is forgotten only the second time that it is not found: its thread may not have handed over yet
+    /// what it had read.
+    pub(crate) fn sweep(&mut self, open: &HashSet<SocketAddr>, now: Instant, idle_max: Duration) -> Swept<T> {
+        let mut held = Vec::new();
+        let mut going = false;
+        self.by_peer.retain(|peer, connection| {
+            if connection.in_flight() > 0 || open.contains(peer) {
+                connection.gone = false;
+            } else if connection.closing && !connection.gone {
+                connection.gone = true;
+                going = true;
+            } else {
+                held.extend(connection.held.take().map(|request| (*peer, request)));
+                return false;
+            }
+            if connection.in_flight() == 0 && now.saturating_duration_since(connection.active_at) >= HELD_FOR {
+                held.extend(connection.held.take().map(|request| (*peer, request)));
+            }
+            true
+        });
         for peer in open {
             self.by_peer.entry(*peer).or_insert_with(|| Connection::seen_at(now));
         }
         let mut idle: Vec<(Instant, SocketAddr)> = self
             .by_peer
             .iter()
-            .filter(|(_, connection)| {
-                connection.in_flight() == 0 && now.saturating_duration_since(connection.active_at) >= idle_max
+            .filter(|(peer, connection)| {
+                let idle_max = if connection.closing { HELD_FOR } else { idle_max };
+                connection.in_flight() == 0
+                    && open.contains(peer)
+                    && now.saturating_duration_since(connection.active_at) >= idle_max
             })
             .map(|(peer, connection)| (connection.active_at, *peer))
             .collect();
         idle.sort_unstable();
-        idle.into_iter().map(|(_, peer)| peer).collect()
+        Swept {
+            idle: idle.into_iter().map(|(_, peer)| peer).collect(),
+            held,
+            going,
+        }
     }
+}
+
+/// What a look at all connections found.
+pub(crate) struct Swept<T> {
+    /// The connections to be closed, the longest idle first.
+    pub(crate) idle: Vec<SocketAddr>,
+    /// What was held of connections that are closed, or that must be.
+    pub(crate) held: Vec<(SocketAddr, T)>,
+    /// Whether connections wait to be forgotten.
+    pub(crate) going: bool,
 }
 
 #[cfg(test)]
@@ -176,8 +235,34 @@ mod tests {
         let open = HashSet::from([peer(1)]);
         connections.sweep(&open, now, Duration::MAX);
         assert_eq!(connections.arrive(peer(1), now), Place::Closed);
-        connections.sweep(&HashSet::new(), now, Duration::MAX);
+        assert!(connections.sweep(&HashSet::new(), now, Duration::MAX).going);
+        assert_eq!(
+            connections.arrive(peer(1), now),
+            Place::Closed,
+            "its thread may have more"
+        );
+        assert!(!connections.sweep(&HashSet::new(), now, Duration::MAX).going);
         assert_eq!(connections.arrive(peer(1), now), Place::First);
+    }
+
+    #[test]
+    fn the_last_request_of_a_closing_connection_is_held_until_it_is_closed() {
+        let now = Instant::now();
+        let mut connections = Connections::new(8);
+        connections.arrive(peer(1), now);
+        connections.close_after(peer(1));
+        assert_eq!(connections.hold(peer(1), "second"), None);
+        assert_eq!(connections.hold(peer(1), "third"), Some("second"));
+        let open = HashSet::from([peer(1)]);
+        let later = now + HELD_FOR;
+        assert!(
+            connections.sweep(&open, later, Duration::MAX).held.is_empty(),
+            "an answer is due"
+        );
+        connections.cut(peer(1));
+        let swept = connections.sweep(&open, later, Duration::MAX);
+        assert_eq!(swept.held, [(peer(1), "third")]);
+        assert_eq!(swept.idle, [peer(1)], "it must be closed first");
     }
 
     #[test]
@@ -187,10 +272,10 @@ mod tests {
         connections.arrive(peer(1), start);
         let open = HashSet::from([peer(1), peer(2)]);
         let idle_max = Duration::from_secs(25);
-        assert_eq!(connections.sweep(&open, start, idle_max), []);
+        assert_eq!(connections.sweep(&open, start, idle_max).idle, []);
         let later = start + idle_max;
-        assert_eq!(connections.sweep(&open, later, idle_max), [peer(2)]);
+        assert_eq!(connections.sweep(&open, later, idle_max).idle, [peer(2)]);
         connections.answered(peer(1), later);
-        assert_eq!(connections.sweep(&open, later, idle_max), [peer(2)]);
+        assert_eq!(connections.sweep(&open, later, idle_max).idle, [peer(2)]);
     }
 }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use tiny_http::{HTTPVersion, Request, Server};
 use crate::accept_loop::Bell;
 use crate::delay::Delay;
 use crate::endpoint::{self, Answer};
+use crate::flood::Progress;
 use crate::metrics::{Labels, Status, TraceContext};
 use crate::panics;
 use crate::pending::{Channel, Pending, Waiting};
@@ -31,6 +33,8 @@ pub struct Dispatch {
     pub schedule: Arc<Schedule<Waiting>>,
     /// Who answers them.
     pub responders: Arc<Responders>,
+    /// How far the newest dispatcher is, for the flood watch.
+    pub progress: Arc<Progress>,
     /// True from the first signal on.
     pub draining: Arc<AtomicBool>,
     /// `--delay-min`
@@ -66,14 +70,25 @@ impl Dispatch {
 
 impl Dispatcher {
     fn run(&mut self, server: &Server) {
-        while let Ok(request) = server.recv() {
+        while let Ok(request) = self.next(server) {
             self.take(request);
         }
+        self.dispatch.progress.waits();
         // The accept thread has ended. Its connections live on, and each is answered until the last is silent.
         self.bell.accept_failed();
         while let Ok(Some(request)) = server.recv_timeout(LAST_REQUEST_AFTER) {
             self.take(request);
         }
+    }
+
+    fn next(&self, server: &Server) -> io::Result<Request> {
+        if let Some(request) = server.try_recv()? {
+            return Ok(request);
+        }
+        self.dispatch.progress.waits();
+        let next = server.recv();
+        self.dispatch.progress.goes_on();
+        next
     }
 
     fn take(&mut self, request: Request) {
@@ -100,7 +115,7 @@ impl Dispatcher {
             persistence: persistence(&request),
             trace: trace(&request),
             channel: if unread {
-                Channel::Unread(Box::new(request))
+                Channel::Unread(ManuallyDrop::new(Box::new(request)))
             } else {
                 Channel::Writer(request.into_writer())
             },
@@ -168,7 +183,7 @@ impl Dispatcher {
                 }
             }
             Refused::ConnectionFull(pending) => pending,
-            // Dropped without a word, as its connection's last answer is given.
+            // Held in place of an older one, whose connection's last answer is given, or will be.
             Refused::ConnectionClosed(_) => return,
         };
         let line = "too many requests of this connection wait for their answer\n";

@@ -24,6 +24,14 @@ const WRITE_TIMEOUT_S: i64 = 1;
 /// How long data may stay unacknowledged, or a client's window closed, before the kernel ends the connection, milliseconds.
 const USER_TIMEOUT_MS: u32 = 10_000;
 
+/// What the kernel keeps of what a client has sent and was not read yet, bytes; it takes twice that for its own accounts.
+/// Longer than any sensible head of a request, and not so long that clients could have much work waiting in it.
+const RECEIVE_BUFFER: usize = 32 * 1024;
+
+/// What the kernel keeps of what a client has not acknowledged yet, bytes, likewise: room for any page, and no more memory than
+/// this for each client that does not read.
+const SEND_BUFFER: usize = 128 * 1024;
+
 /// Opens the listening socket.
 ///
 /// # Errors
@@ -37,6 +45,8 @@ pub fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&fd, sockopt::ReuseAddr, &true)?;
     setsockopt(&fd, sockopt::TcpNoDelay, &true)?;
+    setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_BUFFER)?;
+    setsockopt(&fd, sockopt::SndBuf, &SEND_BUFFER)?;
     setsockopt(&fd, sockopt::ReceiveTimeout, &TimeVal::seconds(READ_TIMEOUT_S))?;
     setsockopt(&fd, sockopt::SendTimeout, &TimeVal::seconds(WRITE_TIMEOUT_S))?;
     setsockopt(&fd, sockopt::TcpUserTimeout, &USER_TIMEOUT_MS)?;

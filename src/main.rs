@@ -11,6 +11,7 @@ use httpserver::access_log::AccessLog;
 use httpserver::dispatcher::Dispatch;
 use httpserver::drain::{Drain, Ending};
 use httpserver::flags::{Flags, Refusal};
+use httpserver::flood::{self, Progress};
 use httpserver::metrics::Metrics;
 use httpserver::reaper::Reaper;
 use httpserver::responders::Responders;
@@ -67,6 +68,8 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
     let metrics = Arc::new(Metrics::new(flags.buckets.clone()));
     let schedule = Arc::new(Schedule::new(flags.max_in_flight));
     let log = flags.access_log.then(AccessLog::start).transpose()?;
+    let progress = Arc::new(Progress::default());
+    flood::start(Arc::clone(&progress), Arc::clone(&schedule))?;
     let reaper = Reaper::start(Arc::clone(&schedule))?;
     let responders = Responders::start(
         Arc::clone(&schedule),
@@ -78,6 +81,7 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
     let dispatch = Arc::new(Dispatch {
         schedule: Arc::clone(&schedule),
         responders,
+        progress,
         draining: Arc::clone(&draining),
         delay_min: flags.delay_min,
         delay_max: flags.delay_max,

@@ -1,6 +1,7 @@
 //! A request between its arrival and its answer: all that is left of it, and the way to its client.
 
 use std::io::Write;
+use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -36,15 +37,35 @@ pub type Waiting = Box<Pending>;
 pub enum Channel {
     /// Of a request that is read to its end.
     Writer(Box<dyn Write + Send>),
-    /// Of one that is not: its reader can not be parted from it without draining the body.
-    Unread(Box<Request>),
+    /// Of one that is not: its reader can not be parted from it without draining the body, which would wait for the client,
+    /// or end the process. So it is never dropped in passing: see [`Remains`].
+    Unread(ManuallyDrop<Box<Request>>),
 }
 
-/// What remains of a request whose body is unread, after its answer: the connection's reader, which drains the body when
-/// it is dropped.
+impl Channel {
+    /// What must be let go of with care, if the request is not to be answered.
+    pub(crate) fn abandon(self) -> Option<Remains> {
+        match self {
+            // The order of its connection's answers does not matter any more, and a writer has nothing to drain.
+            Channel::Writer(_) => None,
+            Channel::Unread(request) => Some(Remains {
+                droppable: framing::droppable(&request),
+                held: Held::Request(request),
+            }),
+        }
+    }
+}
+
+/// What remains of a request whose body is unread, answered or not: the connection's reader, which drains the body when it is
+/// dropped. Forgotten where it is not released.
 pub struct Remains {
-    reader: Box<dyn ReadWrite + Send>,
+    held: Held,
     droppable: bool,
+}
+
+enum Held {
+    Reader(ManuallyDrop<Box<dyn ReadWrite + Send>>),
+    Request(ManuallyDrop<Box<Request>>),
 }
 
 impl Remains {
@@ -52,24 +73,29 @@ impl Remains {
     ///
     /// tiny_http parts with the reader only by an upgrade. So the answer names a protocol to upgrade to (which any answer
     /// may, RFC 9110, section 7.8): the one that is spoken already. Its end is the connection's.
-    pub(crate) fn answer(request: Request, status: u16, line: &str) -> Self {
+    pub(crate) fn answer(request: ManuallyDrop<Box<Request>>, status: u16, line: &str) -> Self {
         let droppable = framing::droppable(&request);
+        let request = ManuallyDrop::into_inner(request);
         let mut reader = request.upgrade("HTTP/1.1", Response::empty(StatusCode(status)));
         // The connection ends whether this arrives or not.
         let _ = reader.write_all(line.as_bytes()).and_then(|()| reader.flush());
-        Remains { reader, droppable }
+        Remains {
+            held: Held::Reader(ManuallyDrop::new(reader)),
+            droppable,
+        }
     }
 
     /// Lets go of the connection, whose socket must be shut down by now, so that draining it finds its end at once.
     ///
     /// Tells whether its thread and descriptors could be freed: see [`framing::droppable`].
     pub(crate) fn release(self) -> bool {
-        let freed = self.droppable;
-        if freed {
-            drop(self.reader);
-        } else {
-            std::mem::forget(self.reader);
+        if self.droppable {
+            match self.held {
+                Held::Reader(reader) => drop(ManuallyDrop::into_inner(reader)),
+                // Not dropped whole: that would answer it.
+                Held::Request(request) => drop(ManuallyDrop::into_inner(request).into_writer()),
+            }
         }
-        freed
+        self.droppable
     }
 }

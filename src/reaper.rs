@@ -1,8 +1,6 @@
 //! The reaper: closes connections, which tiny_http has no way to do.
 //!
-//! It finds a connection's socket among the process's own descriptors by its peer's address and shuts it down; tiny_http's
-//! thread then reads its end and lets go of it. `shutdown` only ends the conversation: the descriptor stays tiny_http's to
-//! close. So nothing dangles, and the worst that a race with a port's reuse can do is to end a connection too many.
+//! It shuts a connection's socket down (see [`crate::sockets`]); tiny_http's thread then reads its end and lets go of it.
 //!
 //! It ends connections that
 //! - were cut off: first for writing, so that the client learns of it, then, [`LINGER`] later, for good (a client that
@@ -11,18 +9,18 @@
 //! - were idle the longest, while descriptors run short.
 
 use std::collections::HashSet;
-use std::fs;
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{Shutdown, SockaddrStorage, getpeername, shutdown};
+use nix::sys::socket::Shutdown;
 
+use crate::connections::Swept;
 use crate::panics;
 use crate::pending::{Remains, Waiting};
 use crate::schedule::Schedule;
+use crate::sockets;
 
 /// How long a connection that was cut off may still send.
 const LINGER: Duration = Duration::from_millis(500);
@@ -36,13 +34,16 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(2_500);
 /// How often the number of descriptors is looked at.
 const TICK: Duration = Duration::from_millis(250);
 
+/// Connections that are cut off within this time are ended together: each time, all sockets are looked at.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// Descriptors are short when fewer than one in this many is free.
 const SHORTAGE: u64 = 8;
 
 /// A connection that was cut off.
 struct Closing {
     peer: SocketAddr,
-    remains: Option<Remains>,
+    remains: Vec<Remains>,
     unanswered: Vec<Waiting>,
     /// When it is shut down for good; none before the first step.
     ends_at: Option<Instant>,
@@ -79,7 +80,7 @@ impl Reaper {
     pub fn close(&self, peer: SocketAddr, remains: Option<Remains>, unanswered: Vec<Waiting>) {
         self.lock().push(Closing {
             peer,
-            remains,
+            remains: remains.into_iter().collect(),
             unanswered,
             ends_at: None,
         });
@@ -88,7 +89,7 @@ impl Reaper {
 
     fn reap(&self, schedule: &Schedule<Waiting>) {
         let mut lingering: Vec<Closing> = Vec::new();
-        let mut swept_at = Instant::now();
+        let mut sweep_at = Instant::now() + SWEEP_INTERVAL;
         loop {
             let fresh = {
                 let mut cut = self.lock();
@@ -101,84 +102,81 @@ impl Reaper {
                 }
                 std::mem::take(&mut *cut)
             };
+            if !fresh.is_empty() {
+                thread::sleep(GATHER);
+            }
             let now = Instant::now();
-            lingering = end(lingering, fresh, now);
+            let mut soon = end(&mut lingering, fresh, now);
             let shortage = descriptors_short();
-            if shortage > 0 || now.duration_since(swept_at) >= SWEEP_INTERVAL {
-                swept_at = now;
-                sweep(schedule, shortage, now);
+            if shortage > 0 || sweep_at <= now {
+                soon |= sweep(schedule, shortage, now);
+                sweep_at = now + SWEEP_INTERVAL;
+            }
+            if soon {
+                // A new connection from the port of one that has ended must not be taken for it.
+                sweep_at = sweep_at.min(now + TICK);
             }
         }
     }
 }
 
-/// Takes each connection that was cut off a step further.
-fn end(lingering: Vec<Closing>, fresh: Vec<Closing>, now: Instant) -> Vec<Closing> {
-    let (ended, mut lingering): (Vec<_>, Vec<_>) = lingering
-        .into_iter()
-        .partition(|closing| closing.ends_at.is_some_and(|at| at <= now));
-    shut_down(ended.iter().map(|closing| closing.peer), Shutdown::Both);
+/// Takes each connection that was cut off a step further; tells whether one ended.
+fn end(lingering: &mut Vec<Closing>, fresh: Vec<Closing>, now: Instant) -> bool {
+    let ended: Vec<Closing> = lingering
+        .extract_if(.., |closing| closing.ends_at.is_some_and(|at| at <= now))
+        .collect();
+    sockets::shut_down(&peers(&ended), Shutdown::Both);
+    sockets::shut_down(&peers(&fresh), Shutdown::Write);
+    let any = !ended.is_empty();
     for closing in ended {
-        if let Some(remains) = closing.remains {
-            remains.release();
-        }
+        release(closing.remains);
     }
-    shut_down(fresh.iter().map(|closing| closing.peer), Shutdown::Write);
     lingering.extend(fresh.into_iter().map(|mut closing| {
-        closing.unanswered.clear();
+        closing.remains.extend(abandon(std::mem::take(&mut closing.unanswered)));
         closing.ends_at = Some(now + LINGER);
         closing
     }));
-    lingering
+    any
 }
 
-fn sweep(schedule: &Schedule<Waiting>, shortage: usize, now: Instant) {
-    let open = sockets().map(|(_, peer)| peer).collect();
-    let idle = schedule.sweep(&open, now, IDLE_MAX);
-    if !idle.is_empty() {
-        shut_down(idle.into_iter(), Shutdown::Both);
-    } else if shortage > 0 {
-        let longest = schedule.sweep(&open, now, Duration::ZERO);
-        // A connection has two descriptors.
-        shut_down(longest.into_iter().take(shortage.div_ceil(2)), Shutdown::Both);
+fn peers(closing: &[Closing]) -> HashSet<SocketAddr> {
+    closing.iter().map(|closing| closing.peer).collect()
+}
+
+/// Drops requests that are not to be answered, but for what must wait until their sockets are shut down.
+pub(crate) fn abandon(unanswered: Vec<Waiting>) -> Vec<Remains> {
+    unanswered
+        .into_iter()
+        .filter_map(|pending| pending.channel.abandon())
+        .collect()
+}
+
+/// Lets go of connections whose sockets are shut down.
+pub(crate) fn release(remains: Vec<Remains>) {
+    for remains in remains {
+        remains.release();
     }
+}
+
+/// Looks at all connections, and ends those that must; tells whether to look again soon.
+fn sweep(schedule: &Schedule<Waiting>, shortage: usize, now: Instant) -> bool {
+    let open = sockets::connected().map(|(_, peer)| peer).collect();
+    let Swept { mut idle, held, going } = schedule.sweep(&open, now, IDLE_MAX);
+    if idle.is_empty() && shortage > 0 {
+        idle = schedule.sweep(&open, now, Duration::ZERO).idle;
+        // A connection has two descriptors.
+        idle.truncate(shortage.div_ceil(2));
+    }
+    sockets::shut_down(&idle.into_iter().collect(), Shutdown::Both);
+    // Those that are still open were among the idle ones.
+    release(abandon(held.into_iter().map(|(_, held)| held.request).collect()));
+    going
 }
 
 /// By how many descriptors the process is above what it should have open.
 fn descriptors_short() -> usize {
-    // Since Linux 6.2 the folder's size is the number of its entries; before, it is 0, which is no shortage.
-    let open = fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len());
-    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    // An older kernel does not tell, which is no shortage.
+    let open = sockets::open_descriptors().unwrap_or(0);
+    let limit = sockets::descriptor_limit();
     usize::try_from(open.saturating_sub(limit - limit / SHORTAGE)).unwrap_or(usize::MAX)
-}
-
-/// The process's connected sockets.
-fn sockets() -> impl Iterator<Item = (RawFd, SocketAddr)> {
-    fs::read_dir("/proc/self/fd")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|fd: RawFd| Some((fd, peer_of(fd)?)))
-}
-
-fn peer_of(fd: RawFd) -> Option<SocketAddr> {
-    let peer: SockaddrStorage = getpeername(fd).ok()?;
-    if let Some(peer) = peer.as_sockaddr_in() {
-        return Some(SocketAddr::V4((*peer).into()));
-    }
-    Some(SocketAddr::V6((*peer.as_sockaddr_in6()?).into()))
-}
-
-fn shut_down(peers: impl Iterator<Item = SocketAddr>, how: Shutdown) {
-    let peers: HashSet<SocketAddr> = peers.collect();
-    if peers.is_empty() {
-        return;
-    }
-    for (fd, peer) in sockets() {
-        if peers.contains(&peer) {
-            // It may have ended by itself since.
-            let _ = shutdown(fd, how);
-        }
-    }
 }

@@ -28,6 +28,9 @@ const RESPONDERS_MAX: usize = 512;
 /// How long a responder past the minimum waits for work before it ends.
 const SPARE_FOR: Duration = Duration::from_secs(10);
 
+/// How long a response that did not leave in one piece may take from its first piece on.
+const STALL_MAX: Duration = Duration::from_secs(1);
+
 /// The content type of every line of text.
 const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
 
@@ -130,7 +133,7 @@ impl Responders {
                     Answer::Final(_, line) => line,
                     _ => "",
                 };
-                Verdict::Cut(Some(Remains::answer(*request, labels.status.code(), line)))
+                Verdict::Cut(Some(Remains::answer(request, labels.status.code(), line)))
             }
             Channel::Writer(mut writer) => {
                 // Asked as late as can be: who is not told to close sends the next request into the process's end.
@@ -141,10 +144,7 @@ impl Responders {
                 };
                 self.compose(&answer, labels.status, arrived, persistence, buffers);
                 let head_only = labels.method == Method::Head;
-                let written = writer
-                    .write_all(buffers.response(head_only))
-                    .and_then(|()| writer.flush());
-                match written {
+                match deliver(&mut *writer, buffers.response(head_only)) {
                     Ok(()) if !ends => Verdict::Keep,
                     _ => Verdict::Cut(None),
                 }
@@ -205,6 +205,26 @@ impl Responders {
         };
         write_head(head, status.code(), body.len(), persistence, headers);
     }
+}
+
+/// Writes a response to the end, unless the client reads so slowly that it stalls for [`STALL_MAX`].
+///
+/// The socket's timeout alone does not do: a write that got rid of a single byte within it counts as a success.
+fn deliver(writer: &mut dyn Write, response: &[u8]) -> io::Result<()> {
+    let mut rest = response;
+    let mut stalled_at = None;
+    while !rest.is_empty() {
+        match writer.write(rest) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if !rest.is_empty() && stalled_at.get_or_insert_with(Instant::now).elapsed() >= STALL_MAX {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+    writer.flush()
 }
 
 /// The headers of a line of text with that status.

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::connections::{Connections, Place};
+use crate::connections::{Connections, Place, Swept};
 
 /// How many unanswered requests one connection may have; pipelining clients get one 503 past it, and no more.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 128;
@@ -49,8 +49,9 @@ pub enum Refused<T> {
     Overload(T),
     /// Its connection has as many requests in flight as one may have.
     ConnectionFull(T),
-    /// Its connection is closing: the request gets no answer.
-    ConnectionClosed(T),
+    /// Its connection is closing: the request gets no answer, and is held until the connection is closed. Gives the one that
+    /// was held before.
+    ConnectionClosed(Option<T>),
 }
 
 /// What a responder does next.
@@ -188,7 +189,7 @@ impl<T> Schedule<T> {
                 state.connections.wait(peer, scheduled);
             }
             Place::Full => return Err(Refused::ConnectionFull(scheduled.request)),
-            Place::Closed => return Err(Refused::ConnectionClosed(scheduled.request)),
+            Place::Closed => return Err(state.hold(scheduled)),
         }
         Ok(overdue)
     }
@@ -198,7 +199,7 @@ impl<T> Schedule<T> {
         let mut state = self.lock();
         let peer = scheduled.peer;
         match state.connections.arrive(peer, now) {
-            Place::Closed => return Err(Refused::ConnectionClosed(scheduled.request)),
+            Place::Closed => return Err(state.hold(scheduled)),
             Place::First => {
                 state.connections.close_after(peer);
                 state.count_in(&scheduled);
@@ -373,6 +374,20 @@ impl<T> Schedule<T> {
         behind.into_iter().map(|behind| behind.request).collect()
     }
 
+    /// Lets nothing further of these connections in; gives their requests that wait behind another, to be dropped.
+    pub fn shut_out(&self, peers: &HashSet<SocketAddr>, now: Instant) -> Vec<T> {
+        let mut state = self.lock();
+        let mut dropped = Vec::new();
+        for &peer in peers {
+            for scheduled in state.connections.shut_out(peer, now) {
+                state.count_out(scheduled.delayed);
+                dropped.push(scheduled.request);
+            }
+        }
+        self.tell_quiet(&state);
+        dropped
+    }
+
     fn tell_quiet(&self, state: &State<T>) {
         if state.in_flight == 0 && state.hushing {
             self.quiet.notify_all();
@@ -381,7 +396,7 @@ impl<T> Schedule<T> {
 
     /// Compares the table of connections with the sockets that are open; gives the connections that had nothing in
     /// flight for `idle_max`, the longest idle first.
-    pub fn sweep(&self, open: &HashSet<SocketAddr>, now: Instant, idle_max: Duration) -> Vec<SocketAddr> {
+    pub(crate) fn sweep(&self, open: &HashSet<SocketAddr>, now: Instant, idle_max: Duration) -> Swept<Scheduled<T>> {
         self.lock().connections.sweep(open, now, idle_max)
     }
 }
@@ -399,6 +414,11 @@ impl<T> State<T> {
     fn count_out(&mut self, delayed: bool) {
         self.in_flight -= 1;
         self.delayed -= usize::from(delayed);
+    }
+
+    fn hold(&mut self, scheduled: Scheduled<T>) -> Refused<T> {
+        let before = self.connections.hold(scheduled.peer, scheduled);
+        Refused::ConnectionClosed(before.map(|before| before.request))
     }
 
     fn overdue(&self, now: Instant) -> bool {

@@ -133,7 +133,7 @@ fn it_serves_as_nobody_read_only_without_capabilities_and_within_a_memory_limit(
         root.split(' ').nth(5).unwrap().split(',').any(|option| option == "ro"),
         "{root}"
     );
-    assert_eq!(memory_limit_bytes(server.pid), Some(256 << 20));
+    assert_eq!(memory_limit_bytes(server.pid), Some(512 << 20));
 
     for path in ["/healthz", "/readyz", "/?delay=0s", "/metrics", "/ui"] {
         let response = server.get(path);

@@ -1,4 +1,4 @@
-//! The histogram's bucket bounds: the flag `--buckets`, and where a duration belongs.
+//! The histogram's bucket bounds: the flag `--buckets`.
 
 use super::decimal::{self, NS_PER_SECOND};
 use std::{fmt, str::FromStr};
@@ -23,7 +23,7 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    fn new(upper_ns: Vec<u64>) -> Result<Bounds, Reason> {
+    pub(super) fn new(upper_ns: Vec<u64>) -> Result<Bounds, Reason> {
         if upper_ns.is_empty() || upper_ns.len() > BOUNDS_MAX {
             return Err(Reason::Count);
         }
@@ -44,16 +44,6 @@ impl Bounds {
     /// The largest bound: quantiles above it cannot be told apart.
     pub fn largest_ns(&self) -> u64 {
         self.upper_ns.last().copied().unwrap_or(0)
-    }
-
-    /// The place of the first bound that is not below the duration; the number of bounds where there is none.
-    pub(super) fn bucket_of(&self, duration_ns: u64) -> usize {
-        // All bounds are compared and none is branched on: which bucket comes next is random by design, and
-        // a mispredicted branch costs more than a dozen comparisons.
-        self.upper_ns
-            .iter()
-            .map(|&upper_ns| usize::from(upper_ns < duration_ns))
-            .sum()
     }
 }
 
@@ -90,7 +80,7 @@ impl fmt::Display for Bounds {
 pub struct BoundsError(Reason);
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Reason {
+pub(super) enum Reason {
     Number,
     Fields,
     Factor,
@@ -291,18 +281,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_duration_equal_to_a_bound_falls_into_its_bucket() {
-        let bounds = Bounds::default();
-        for (place, &upper_ns) in bounds.upper_ns().iter().enumerate() {
-            assert_eq!(bounds.bucket_of(upper_ns - 1), place);
-            assert_eq!(bounds.bucket_of(upper_ns), place);
-            assert_eq!(bounds.bucket_of(upper_ns + 1), place + 1);
-        }
-        assert_eq!(bounds.bucket_of(0), 0);
-        assert_eq!(bounds.bucket_of(u64::MAX), 12);
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(10_000))]
 
@@ -321,19 +299,6 @@ mod tests {
                 prop_assert!(bounds.upper_ns()[0] > 0 && bounds.largest_ns() <= BOUND_MAX_NS);
                 prop_assert!(bounds.upper_ns().is_sorted_by(|below, above| below < above));
                 prop_assert_eq!(bounds.to_string().parse(), Ok(bounds));
-            }
-        }
-
-        #[test]
-        fn a_duration_falls_into_the_first_bucket_that_holds_it(
-            bounds in proptest::collection::btree_set(1..=BOUND_MAX_NS, 1..=BOUNDS_MAX),
-            duration_ns: u64,
-            near in 0..=1_000_000_000_000u64,
-        ) {
-            let bounds = Bounds::new(bounds.into_iter().collect()).unwrap();
-            for duration_ns in [duration_ns, near] {
-                let place = bounds.upper_ns().iter().position(|&upper_ns| duration_ns <= upper_ns);
-                prop_assert_eq!(bounds.bucket_of(duration_ns), place.unwrap_or(bounds.upper_ns().len()));
             }
         }
     }

@@ -44,8 +44,6 @@ pub(super) struct ExemplarSlot {
     trace_id_high: AtomicU64,
     trace_id_low: AtomicU64,
     span_id: AtomicU64,
-    /// The scrape that the exemplar was written for; only the writer reads it.
-    scrape: AtomicU64,
 }
 
 impl ExemplarSlot {
@@ -58,30 +56,11 @@ impl ExemplarSlot {
             trace_id_high: zero(),
             trace_id_low: zero(),
             span_id: zero(),
-            scrape: zero(),
         }
     }
 
-    /// Offers an observation as the bucket's exemplar. Called by the one writer only.
-    ///
-    /// A traced one is always taken: the latest wins. One without a trace is taken once for each `scrape`, so
-    /// that the clock is not read on every observation, and never over a traced one that is not scraped yet.
-    pub(super) fn offer(&self, scrape: u64, duration_ns: u64, trace: Option<TraceContext>) {
-        if trace.is_none() && self.scrape.load(Ordering::Relaxed) == scrape {
-            return;
-        }
-        self.replace(
-            scrape,
-            Exemplar {
-                duration_ns,
-                timestamp_ms: unix_time_ms(),
-                trace,
-            },
-        );
-    }
-
-    #[cold]
-    fn replace(&self, scrape: u64, exemplar: Exemplar) {
+    /// Replaces the exemplar. Called by the one writer only.
+    pub(super) fn write(&self, exemplar: Exemplar) {
         let (trace_id, span_id) = exemplar
             .trace
             .map_or((0, 0), |trace| (trace.trace_id(), trace.span_id()));
@@ -93,7 +72,6 @@ impl ExemplarSlot {
         self.trace_id_high.store((trace_id >> 64) as u64, Ordering::Relaxed);
         self.trace_id_low.store(trace_id as u64, Ordering::Relaxed);
         self.span_id.store(span_id, Ordering::Relaxed);
-        self.scrape.store(scrape, Ordering::Relaxed);
         self.version.store(version + 2, Ordering::Release);
     }
 
@@ -125,41 +103,45 @@ impl ExemplarSlot {
 mod tests {
     use super::*;
 
-    fn trace(id: u64) -> Option<TraceContext> {
-        TraceContext::new(u128::from(id), id)
-    }
-
     #[test]
-    fn without_a_trace_the_first_after_a_scrape_stays() {
+    fn an_exemplar_reads_as_it_was_written() {
         let slot = ExemplarSlot::new();
         assert_eq!(slot.read(), None);
-        slot.offer(1, 10, None);
-        slot.offer(1, 20, None);
-        assert_eq!(slot.read().map(|exemplar| exemplar.duration_ns), Some(10));
-        slot.offer(2, 30, None);
-        assert_eq!(slot.read().map(|exemplar| exemplar.duration_ns), Some(30));
+        for trace in [
+            None,
+            TraceContext::new(u128::MAX - 1, 7),
+            TraceContext::new(1, u64::MAX),
+        ] {
+            let exemplar = Exemplar {
+                duration_ns: 10,
+                timestamp_ms: 20,
+                trace,
+            };
+            slot.write(exemplar);
+            assert_eq!(slot.read(), Some(exemplar));
+        }
     }
 
     #[test]
-    fn with_a_trace_the_latest_stays_and_outlives_those_without_until_it_is_scraped() {
+    fn readers_never_see_a_torn_exemplar() {
+        let whole = |id: u64| Exemplar {
+            duration_ns: id,
+            timestamp_ms: id,
+            trace: TraceContext::new(u128::from(id) << 64 | u128::from(id), id),
+        };
         let slot = ExemplarSlot::new();
-        slot.offer(1, 10, None);
-        slot.offer(1, 20, trace(2));
-        slot.offer(1, 30, trace(3));
-        slot.offer(1, 40, None);
-        let exemplar = slot.read().unwrap();
-        assert_eq!((exemplar.duration_ns, exemplar.trace), (30, trace(3)));
-        slot.offer(2, 50, None);
-        let exemplar = slot.read().unwrap();
-        assert_eq!((exemplar.duration_ns, exemplar.trace), (50, None));
-    }
-
-    #[test]
-    fn the_timestamp_is_the_time_of_recording() {
-        let slot = ExemplarSlot::new();
-        let before = unix_time_ms();
-        slot.offer(1, 10, None);
-        let after = unix_time_ms();
-        assert!((before..=after).contains(&slot.read().unwrap().timestamp_ms));
+        let read = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| (1..=1_000_000).for_each(|id| slot.write(whole(id))));
+            let mut read = 0;
+            while !writer.is_finished() {
+                if let Some(exemplar) = slot.read() {
+                    assert_eq!(exemplar, whole(exemplar.duration_ns));
+                    read += 1;
+                }
+            }
+            read
+        });
+        assert!(read > 0);
+        assert_eq!(slot.read(), Some(whole(1_000_000)));
     }
 }

@@ -1,7 +1,7 @@
 //! The histogram of one series as one thread observes it, and how others read it.
 
 use super::bounds::BOUNDS_MAX;
-use super::exemplar::{Exemplar, ExemplarSlot};
+use super::exemplar::{Exemplar, ExemplarSlot, unix_time_ms};
 use super::sync::{AtomicU64, Ordering, fence, yield_now};
 use super::traceparent::TraceContext;
 
@@ -36,11 +36,11 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// 1. into `log[n % LOG_LEN]` go its bucket, that bucket's new count and the new sum: absolute values;
 /// 2. `published` becomes *n*: from here on the observation is part of the series;
-/// 3. the bucket's word in `counts` becomes the new count.
+/// 3. the bucket's own `count` becomes the new count.
 ///
 /// A reader
 ///
-/// 1. takes `published` as *first*, copies `counts`, and takes `published` again as *last*;
+/// 1. takes `published` as *first*, copies the counts, and takes `published` again as *last*;
 /// 2. replays `log` from *first* to *last* over its copy, and takes the sum from entry *last*;
 /// 3. takes `published` once more: if the writer may have come round to entry *first*, it starts over.
 ///
@@ -68,9 +68,12 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// # Exemplars
 ///
-/// Each bucket has a slot with a version of its own. The writer offers an observation to it after publishing it,
-/// and a reader takes the slots before the counts: an exemplar's observation is always part of the counts that
-/// are shown beside it.
+/// Each bucket has a slot with a version of its own. An observation with a trace always becomes the exemplar: the
+/// latest wins. One without becomes it once for each scrape, so that the clock need not be read on every observation,
+/// and never in place of a traced one that was not scraped yet.
+///
+/// The writer fills the slot after it has published the observation, and a reader takes the slots before the counts:
+/// an exemplar's observation is always part of the counts that are shown beside it.
 ///
 /// # Limits
 ///
@@ -80,15 +83,25 @@ const READS_BEFORE_YIELD: u32 = 16;
 pub(super) struct Histogram {
     /// How many observations are part of the series.
     published: AtomicU64,
-    /// Observations by bucket, not cumulated. Only as many words as there are buckets are ever touched.
-    counts: [AtomicU64; BUCKETS_MAX],
+    /// Only as many as there are buckets are ever touched.
+    buckets: [Bucket; BUCKETS_MAX],
     log: [LogEntry; LOG_LEN as usize],
     /// One a bucket.
     exemplars: Box<[ExemplarSlot]>,
 }
 
-/// An observation, written ahead: the state that it leads to.
 #[derive(Debug)]
+struct Bucket {
+    /// Observations in this bucket alone, not cumulated.
+    count: AtomicU64,
+    /// The scrape that the exemplar was written for. Only the writer reads it; it is here, rather than in the slot,
+    /// so that an observation that is no exemplar touches no further cache line.
+    exemplar_scrape: AtomicU64,
+}
+
+/// An observation, written ahead: the state that it leads to. Never across two cache lines.
+#[derive(Debug)]
+#[repr(align(32))]
 struct LogEntry {
     bucket: AtomicU64,
     /// The bucket's count with it.
@@ -99,6 +112,7 @@ struct LogEntry {
 }
 
 impl LogEntry {
+    #[inline]
     fn sum_ns(&self) -> u128 {
         let high = self.sum_ns_high.load(Ordering::Relaxed);
         let low = self.sum_ns_low.load(Ordering::Relaxed);
@@ -112,7 +126,10 @@ impl Histogram {
         let zero = || AtomicU64::new(0);
         Histogram {
             published: zero(),
-            counts: std::array::from_fn(|_| zero()),
+            buckets: std::array::from_fn(|_| Bucket {
+                count: zero(),
+                exemplar_scrape: zero(),
+            }),
             log: std::array::from_fn(|_| LogEntry {
                 bucket: zero(),
                 count: zero(),
@@ -123,27 +140,43 @@ impl Histogram {
         }
     }
 
+    #[inline]
     fn log_entry(&self, observation: u64) -> &LogEntry {
         &self.log[(observation % LOG_LEN) as usize]
     }
 
-    /// Adds an observation. Called by the one writer only; `bucket` is below the number of buckets.
+    /// Adds an observation. Called by the one writer only; `bucket` is below the number of buckets, and `scrape`
+    /// another number after each scrape, never 0.
+    #[inline]
     pub(super) fn observe(&self, bucket: usize, duration_ns: u64, scrape: u64, trace: Option<TraceContext>) {
         let observation = self.published.load(Ordering::Relaxed) + 1;
         let sum_ns = self.log_entry(observation - 1).sum_ns() + u128::from(duration_ns);
-        let count = self.counts[bucket].load(Ordering::Relaxed) + 1;
+        let Bucket { count, exemplar_scrape } = &self.buckets[bucket];
+        let new_count = count.load(Ordering::Relaxed) + 1;
 
         let entry = self.log_entry(observation);
         entry.bucket.store(bucket as u64, Ordering::Relaxed);
-        entry.count.store(count, Ordering::Relaxed);
+        entry.count.store(new_count, Ordering::Relaxed);
         entry.sum_ns_low.store(sum_ns as u64, Ordering::Relaxed);
         entry.sum_ns_high.store((sum_ns >> 64) as u64, Ordering::Relaxed);
 
         self.published.store(observation, Ordering::Release);
         fence(Ordering::Release);
 
-        self.counts[bucket].store(count, Ordering::Relaxed);
-        self.exemplars[bucket].offer(scrape, duration_ns, trace);
+        count.store(new_count, Ordering::Relaxed);
+        if trace.is_some() || exemplar_scrape.load(Ordering::Relaxed) != scrape {
+            exemplar_scrape.store(scrape, Ordering::Relaxed);
+            self.write_exemplar(bucket, duration_ns, trace);
+        }
+    }
+
+    #[cold]
+    fn write_exemplar(&self, bucket: usize, duration_ns: u64, trace: Option<TraceContext>) {
+        self.exemplars[bucket].write(Exemplar {
+            duration_ns,
+            timestamp_ms: unix_time_ms(),
+            trace,
+        });
     }
 
     /// Adds what this series holds to `total`, as of one moment.
@@ -177,8 +210,8 @@ impl Histogram {
     /// Reads counts and sum as of one moment; `None` if the writer came round the log meanwhile.
     pub(super) fn read(&self, counts: &mut [u64]) -> Option<u128> {
         let first = self.published.load(Ordering::Acquire);
-        for (count, word) in counts.iter_mut().zip(&self.counts) {
-            *count = word.load(Ordering::Relaxed);
+        for (count, bucket) in counts.iter_mut().zip(&self.buckets) {
+            *count = bucket.count.load(Ordering::Relaxed);
         }
         fence(Ordering::Acquire);
         let last = self.published.load(Ordering::Acquire);
@@ -242,6 +275,44 @@ mod tests {
             histogram.observe(1, u64::MAX, 1, None);
         }
         assert_eq!(read(&histogram).sum_ns, 5 * u128::from(u64::MAX));
+    }
+
+    fn exemplar(histogram: &Histogram) -> Option<(u64, Option<TraceContext>)> {
+        read(histogram).exemplars[0].map(|exemplar| (exemplar.duration_ns, exemplar.trace))
+    }
+
+    #[test]
+    fn without_a_trace_the_first_after_a_scrape_stays() {
+        let histogram = Histogram::new(2);
+        assert_eq!(exemplar(&histogram), None);
+        histogram.observe(0, 10, 1, None);
+        histogram.observe(0, 20, 1, None);
+        assert_eq!(exemplar(&histogram), Some((10, None)));
+        histogram.observe(0, 30, 2, None);
+        assert_eq!(exemplar(&histogram), Some((30, None)));
+    }
+
+    #[test]
+    fn with_a_trace_the_latest_stays_and_outlives_those_without_until_it_is_scraped() {
+        let trace = |id| TraceContext::new(u128::from(id), id);
+        let histogram = Histogram::new(2);
+        histogram.observe(0, 10, 1, None);
+        histogram.observe(0, 20, 1, trace(2));
+        histogram.observe(0, 30, 1, trace(3));
+        histogram.observe(0, 40, 1, None);
+        assert_eq!(exemplar(&histogram), Some((30, trace(3))));
+        histogram.observe(0, 50, 2, None);
+        assert_eq!(exemplar(&histogram), Some((50, None)));
+    }
+
+    #[test]
+    fn an_exemplar_tells_when_it_was_recorded() {
+        let histogram = Histogram::new(1);
+        let before = unix_time_ms();
+        histogram.observe(0, 10, 1, None);
+        let after = unix_time_ms();
+        let exemplar = read(&histogram).exemplars[0].unwrap();
+        assert!((before..=after).contains(&exemplar.timestamp_ms));
     }
 
     proptest! {

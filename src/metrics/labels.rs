@@ -178,6 +178,7 @@ pub(super) const SERIES_MAX: usize = Method::ALL.len() * Path::ALL.len() * Statu
 
 impl Labels {
     /// The series' place, below [`SERIES_MAX`]; the page is in this order.
+    #[inline]
     pub(super) const fn index(self) -> usize {
         (self.method as usize * Path::ALL.len() + self.path as usize) * Status::ALL.len() + self.status.0 as usize
     }

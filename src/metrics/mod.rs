@@ -9,17 +9,22 @@
 //! know what differs between the formats and `families` what is the same.
 
 mod bounds;
+mod buckets;
 mod decimal;
 mod exemplar;
 mod families;
 mod gauge;
 mod histogram;
 mod labels;
+#[cfg(all(test, loom))]
+mod model;
 mod negotiation;
 mod openmetrics;
 mod page;
 mod process;
 mod recorder;
+#[cfg(all(test, not(loom)))]
+mod stress;
 mod sync;
 mod text;
 mod traceparent;
@@ -31,6 +36,7 @@ pub use negotiation::{Escaping, Format};
 pub use recorder::Recorder;
 pub use traceparent::TraceContext;
 
+use buckets::Buckets;
 use histogram::Snapshot;
 use labels::SERIES_MAX;
 use page::{Layout, Page};
@@ -50,6 +56,7 @@ const MAIN_SERIES: Labels = Labels {
 /// All metrics of the process.
 pub struct Metrics {
     bounds: Bounds,
+    buckets: Buckets,
     layout: Layout,
     process: Process,
     in_flight: Gauge,
@@ -68,6 +75,7 @@ impl Metrics {
     /// Metrics with nothing observed, but for the series `GET`, `/`, `200`, which exists from the start.
     pub fn new(bounds: Bounds) -> Metrics {
         let metrics = Metrics {
+            buckets: Buckets::new(&bounds),
             layout: Layout::new(&bounds),
             bounds,
             process: Process::new(),
@@ -141,6 +149,7 @@ impl Metrics {
         &self.shards
     }
 
+    #[inline]
     fn scrape(&self) -> u64 {
         self.scrape.0.load(Ordering::Relaxed)
     }

@@ -35,7 +35,7 @@ impl Container {
                     "--read-only-tmpfs=false",
                     "--cap-drop=all",
                     "--security-opt=no-new-privileges",
-                    "--memory=256m",
+                    "--memory=512m",
                     IMAGE,
                     "--listen=127.0.0.1:0",
                 ],

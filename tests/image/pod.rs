@@ -179,8 +179,8 @@ fn the_deployment_is_probed_and_scraped_as_its_manifest_says_and_ends_in_its_gra
     assert_eq!(container::status(pid, "CapBnd"), "0000000000000000");
     assert_eq!(container::status(pid, "NoNewPrivs"), "1");
     assert_eq!(inspected["HostConfig"]["ReadonlyRootfs"], true);
-    assert_eq!(container["resources"]["limits"]["memory"], "256Mi");
-    assert_eq!(inspected["HostConfig"]["Memory"], 256 << 20);
+    assert_eq!(container["resources"]["limits"]["memory"], "512Mi");
+    assert_eq!(inspected["HostConfig"]["Memory"], 512 << 20);
 
     for _ in 0..REQUESTS {
         assert_eq!(pod.get("/?delay=1ms").unwrap().0, "200");

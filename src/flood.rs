@@ -1,0 +1,89 @@
+//! The flood watch: cuts connections short that send requests faster than the dispatcher takes them.
+//!
+//! Each of tiny_http's connection threads parses as fast as its client sends and puts the requests on a queue without a limit,
+//! all of them against the one dispatcher, which must win the queue's lock from them each time. So a hundred clients that
+//! pipeline without end would fill the memory before the dispatcher has seen enough of any to refuse it. What tells them
+//! apart from clients that merely are many: they have sent more than may be in flight before the first of it is read.
+//!
+//! What is always true: nothing is cut while the dispatcher finds its queue empty now and then; and no client that has one
+//! request at a time is, whatever the load, unless its head is longer than [`UNREAD_MAX`].
+
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::panics;
+use crate::pending::Waiting;
+use crate::reaper::{abandon, release};
+use crate::schedule::Schedule;
+use crate::sockets;
+
+/// How often the dispatcher is looked at. One that did not find its queue empty from one look to the next is behind.
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+
+/// Unread bytes of a connection that is a flood: 128 bytes for each request that it may have in flight.
+const UNREAD_MAX: usize = 16 * 1024;
+
+/// After a look at all connections at least this many times as long as it took is waited.
+const REST: u32 = 20;
+
+/// How far the dispatcher is.
+#[derive(Debug, Default)]
+pub struct Progress {
+    waiting: AtomicBool,
+    caught_up: AtomicU64,
+}
+
+impl Progress {
+    /// Tells that the queue is empty and that the dispatcher waits for the next request.
+    pub fn waits(&self) {
+        self.caught_up.fetch_add(1, Ordering::Relaxed);
+        self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells that a request has come.
+    pub fn goes_on(&self) {
+        self.waiting.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Starts the flood watch.
+///
+/// # Errors
+///
+/// As the system's, where no thread can be had.
+pub fn start(progress: Arc<Progress>, schedule: Arc<Schedule<Waiting>>) -> io::Result<()> {
+    panics::spawn_vital("flood-watch", move || watch(&progress, &schedule)).map(drop)
+}
+
+fn watch(progress: &Progress, schedule: &Schedule<Waiting>) {
+    let mut caught_up = None;
+    let mut rest = LOOK_INTERVAL;
+    loop {
+        thread::sleep(rest);
+        rest = LOOK_INTERVAL;
+        let before = caught_up.replace(progress.caught_up.load(Ordering::Relaxed));
+        if before != caught_up || progress.waiting.load(Ordering::Relaxed) {
+            continue;
+        }
+        let start = Instant::now();
+        let floods = sockets::ahead(UNREAD_MAX);
+        cut(&floods, schedule, start);
+        if floods.is_empty() {
+            rest = rest.max(start.elapsed() * REST);
+        }
+    }
+}
+
+fn cut(floods: &HashSet<SocketAddr>, schedule: &Schedule<Waiting>, now: Instant) {
+    if floods.is_empty() {
+        return;
+    }
+    let unanswered = schedule.shut_out(floods, now);
+    sockets::cut_short(floods);
+    release(abandon(unanswered));
+}

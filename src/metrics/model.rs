@@ -1,0 +1,175 @@
+//! The histogram under every interleaving and every reordering that the memory model allows, by loom.
+//!
+//! `RUSTFLAGS="--cfg loom" cargo test --release --lib metrics::model`
+//!
+//! The log has 4 entries here ([`histogram`](super::histogram)), so that two observations fit beside one reader
+//! without a second try, and a third makes it start over.
+
+use super::histogram::{Histogram, Snapshot};
+use super::recorder::Shard;
+use super::sync::{AtomicU64, Ordering};
+use super::traceparent::TraceContext;
+use loom::thread;
+use std::sync::Arc;
+
+/// Observation `n` of a writer: into bucket `n % 2`, with a duration that no set of others adds up to.
+fn duration_ns(n: u64) -> u64 {
+    1 << (8 * n)
+}
+
+/// All parts of an exemplar tell the same, so that a torn one gives itself away.
+fn trace(duration_ns: u64) -> Option<TraceContext> {
+    TraceContext::new(u128::from(duration_ns) << 64 | u128::from(duration_ns), duration_ns)
+}
+
+fn observe(histogram: &Histogram, n: u64) {
+    let duration_ns = duration_ns(n);
+    histogram.observe((n % 2) as usize, duration_ns, 1, trace(duration_ns));
+}
+
+/// Checks that counts and sum are those after exactly the first so many observations, and tells how many.
+fn prefix(counts: &[u64], sum_ns: u128) -> u64 {
+    let observed = counts.iter().sum();
+    let expected_sum_ns: u128 = (1..=observed).map(|n| u128::from(duration_ns(n))).sum();
+    assert_eq!((counts[0], counts[1]), (observed / 2, observed.div_ceil(2)));
+    assert_eq!(sum_ns, expected_sum_ns);
+    observed
+}
+
+/// Checks that what a snapshot shows beside its counts are whole exemplars of observations in them.
+fn check_exemplars(total: &Snapshot, observed: u64) {
+    for (bucket, exemplar) in total.exemplars.iter().enumerate() {
+        if let Some(exemplar) = exemplar {
+            assert_eq!(exemplar.trace, trace(exemplar.duration_ns));
+            let n = (1..=observed).find(|&n| duration_ns(n) == exemplar.duration_ns);
+            assert!(n.is_some_and(|n| n % 2 == bucket as u64));
+        }
+    }
+}
+
+#[test]
+fn a_reader_beside_a_writer_reads_a_prefix_at_the_first_try() {
+    loom::model(|| {
+        let histogram = Arc::new(Histogram::new(2));
+        observe(&histogram, 1);
+        let writer = thread::spawn({
+            let histogram = Arc::clone(&histogram);
+            move || (2..=3).for_each(|n| observe(&histogram, n))
+        });
+        let mut counts = [0; 2];
+        let sum_ns = histogram
+            .read(&mut counts)
+            .expect("two observations do not come round a log of four");
+        let observed = prefix(&counts, sum_ns);
+        assert!((1..=3).contains(&observed));
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_reader_that_the_writer_laps_starts_over_rather_than_tear() {
+    loom::model(|| {
+        let histogram = Arc::new(Histogram::new(2));
+        let writer = thread::spawn({
+            let histogram = Arc::clone(&histogram);
+            move || (1..=5).for_each(|n| histogram.observe((n % 2) as usize, duration_ns(n), 0, None))
+        });
+        let mut counts = [0; 2];
+        if let Some(sum_ns) = histogram.read(&mut counts) {
+            prefix(&counts, sum_ns);
+        }
+        writer.join().unwrap();
+        let sum_ns = histogram.read(&mut counts).expect("nobody writes");
+        assert_eq!(prefix(&counts, sum_ns), 5);
+    });
+}
+
+#[test]
+fn an_exemplar_is_whole_and_part_of_the_counts_beside_it() {
+    loom::model(|| {
+        let histogram = Arc::new(Histogram::new(2));
+        let writer = thread::spawn({
+            let histogram = Arc::clone(&histogram);
+            move || {
+                observe(&histogram, 1);
+                // The same bucket again, so that an exemplar is replaced while it is read.
+                observe(&histogram, 2);
+                observe(&histogram, 3);
+            }
+        });
+        let mut total = Snapshot::new();
+        histogram.add_to(&mut total);
+        let observed = prefix(&total.counts[..2], total.sum_ns);
+        check_exemplars(&total, observed);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn two_writers_and_a_reader_add_up() {
+    let mut model = loom::model::Builder::new();
+    // Without a bound three threads take hours. Loom's authors find that 2 or 3 preemptions show nearly all.
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let shards = [Arc::new(Histogram::new(2)), Arc::new(Histogram::new(2))];
+        let writers = shards.clone().map(|shard| thread::spawn(move || observe(&shard, 1)));
+        let mut total = Snapshot::new();
+        for shard in &shards {
+            let mut of_shard = Snapshot::new();
+            shard.add_to(&mut of_shard);
+            let observed = prefix(&of_shard.counts[..2], of_shard.sum_ns);
+            check_exemplars(&of_shard, observed);
+            shard.add_to(&mut total);
+        }
+        let observed = total.counts[0] + total.counts[1];
+        assert_eq!(total.sum_ns, u128::from(observed * duration_ns(1)));
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+    });
+}
+
+#[test]
+fn pages_of_one_reader_never_go_back() {
+    loom::model(|| {
+        let histogram = Arc::new(Histogram::new(2));
+        let writer = thread::spawn({
+            let histogram = Arc::clone(&histogram);
+            move || (1..=2).for_each(|n| observe(&histogram, n))
+        });
+        let mut counts = [0; 2];
+        let sum_ns = histogram
+            .read(&mut counts)
+            .expect("two observations do not come round a log of four");
+        let before = prefix(&counts, sum_ns);
+        let sum_ns = histogram
+            .read(&mut counts)
+            .expect("two observations do not come round a log of four");
+        assert!(prefix(&counts, sum_ns) >= before);
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_shard_that_changes_hands_keeps_its_counts() {
+    loom::model(|| {
+        let first = Arc::new(Shard::new_taken(false));
+        // Stands for the shard's histogram: plain loads and stores, as the one writer makes them.
+        let count = Arc::new(AtomicU64::new(0));
+        let recorders: Vec<_> = (0..2)
+            .map(|_| {
+                let (first, count) = (Arc::clone(&first), Arc::clone(&count));
+                thread::spawn(move || {
+                    let shard = Shard::take(&first);
+                    let is_first = Arc::ptr_eq(&shard, &first);
+                    if is_first {
+                        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                    }
+                    shard.release();
+                    is_first
+                })
+            })
+            .collect();
+        let took_first = recorders.into_iter().map(|recorder| recorder.join().unwrap());
+        let took_first = took_first.filter(|&is_first| is_first).count() as u64;
+        assert_eq!(count.load(Ordering::Relaxed), took_first);
+    });
+}

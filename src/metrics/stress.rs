@@ -1,0 +1,129 @@
+//! Real threads, millions of observations, and pages read meanwhile: what the model checks in the small.
+
+use super::{Bounds, Format, Labels, Method, Metrics, Path, Status, TraceContext};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const WRITERS: u64 = 4;
+const OBSERVATIONS_PER_WRITER: u64 = 1_000_000;
+
+const LABELS: Labels = Labels {
+    method: Method::Get,
+    path: Path::Root,
+    status: Status::OK,
+};
+
+/// Durations in whole seconds, each in a bucket of its own: the sum can be told from the buckets.
+const BUCKETS: u64 = 4;
+
+fn duration_ns(observation: u64) -> u64 {
+    (1 + observation % BUCKETS) * 1_000_000_000
+}
+
+/// What a page says of the series: cumulative buckets, count and sum in seconds.
+fn read_page(metrics: &Metrics, page: &mut Vec<u8>) -> (Vec<u64>, u64, u64) {
+    page.clear();
+    metrics.render_requests(Format::Text004, page);
+    let text = str::from_utf8(page).unwrap();
+    let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
+    let lines = |part: &str| {
+        let start = format!("http_request_duration_seconds_{part}{{");
+        text.lines()
+            .filter(move |line| line.starts_with(&start))
+            .map(value)
+            .collect::<Vec<_>>()
+    };
+    (lines("bucket"), lines("count")[0], lines("sum")[0])
+}
+
+#[test]
+fn pages_under_load_are_consistent_and_monotonic_and_end_complete() {
+    let metrics = Arc::new(Metrics::new("linear:1,1,4".parse::<Bounds>().unwrap()));
+    // Raised before an observation and after it: between the two is what any page may show.
+    let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut pages = 0;
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut recorder = metrics.recorder();
+                    for observation in 0..OBSERVATIONS_PER_WRITER {
+                        // Not on each one: between, it goes as fast as it can.
+                        if observation % 1_000 == 0 {
+                            begun.fetch_add(1_000, Ordering::SeqCst);
+                        }
+                        recorder.record(LABELS, duration_ns(observation), None);
+                        if observation % 1_000 == 999 {
+                            ended.fetch_add(1_000, Ordering::SeqCst);
+                            // The next one gets this shard, or another's.
+                            if observation % 100_000 == 99_999 {
+                                recorder = metrics.recorder();
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut page = Vec::new();
+        let mut last_buckets = vec![0; BUCKETS as usize + 1];
+        let mut last_sum = 0;
+        while !writers.iter().all(|writer| writer.is_finished()) {
+            let at_least = ended.load(Ordering::SeqCst);
+            let (buckets, count, sum) = read_page(&metrics, &mut page);
+            let at_most = begun.load(Ordering::SeqCst);
+            assert!(
+                (at_least..=at_most).contains(&count),
+                "{at_least} <= {count} <= {at_most}"
+            );
+            assert_eq!(buckets.last(), Some(&count));
+            assert!(buckets.is_sorted());
+            assert!(buckets.iter().zip(&last_buckets).all(|(now, last)| now >= last) && sum >= last_sum);
+            // A duration of n seconds is above the n - 1 bounds before its own.
+            let expected_sum: u64 = count
+                + buckets[..BUCKETS as usize]
+                    .iter()
+                    .map(|below| count - below)
+                    .sum::<u64>();
+            assert_eq!(sum, expected_sum);
+            (last_buckets, last_sum) = (buckets, sum);
+            pages += 1;
+        }
+    });
+    assert!(pages > 10, "only {pages} pages were read meanwhile");
+    let (buckets, count, sum) = read_page(&metrics, &mut Vec::new());
+    let total = WRITERS * OBSERVATIONS_PER_WRITER;
+    assert_eq!(count, total);
+    assert_eq!(buckets, [total / 4, total / 2, total * 3 / 4, total, total]);
+    assert_eq!(sum, total / 4 * (1 + 2 + 3 + 4));
+}
+
+#[test]
+fn exemplars_under_load_are_whole() {
+    let metrics = Arc::new(Metrics::new("linear:1,1,4".parse::<Bounds>().unwrap()));
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (1..=2u64)
+            .map(|writer| {
+                let mut recorder = metrics.recorder();
+                scope.spawn(move || {
+                    for observation in 0..200_000u64 {
+                        let id = duration_ns(observation) + writer;
+                        let trace = TraceContext::parse(&format!("00-{id:032x}-{id:016x}-01"));
+                        recorder.record(LABELS, duration_ns(observation), trace);
+                    }
+                })
+            })
+            .collect();
+        let mut shown = 0u64;
+        while !writers.iter().all(|writer| writer.is_finished()) {
+            for (bucket, exemplar) in metrics.snapshot(LABELS).exemplars.iter().enumerate() {
+                let Some(exemplar) = exemplar else { continue };
+                let trace = exemplar.trace.unwrap();
+                assert_eq!(exemplar.duration_ns, (1 + bucket as u64) * 1_000_000_000);
+                assert_eq!(trace.trace_id(), u128::from(trace.span_id()));
+                assert!((1..=2).contains(&(trace.span_id() - exemplar.duration_ns)));
+                shown += 1;
+            }
+        }
+        assert!(shown > 0);
+    });
+}
