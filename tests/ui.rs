@@ -295,7 +295,7 @@ fn five_buckets_are_shown_as_hiding_what_is_above_them() {
     settle(&mut browser, clients.latencies.len() as f64);
     for id in ["p50", "p90", "p99"] {
         assert_eq!(shown(&mut browser, id), 0.50625, "{id} is clamped as PromQL clamps it");
-        assert_eq!(browser.text(&format!("#{id}")), "≥ 0.506s");
+        assert_eq!(browser.text(&format!("#{id}")), "≥\u{202f}0.506s");
     }
     let bars = bars(&mut browser);
     let above = clients
