@@ -40,7 +40,8 @@ fn binary(podman: &Podman, test: &str) -> PathBuf {
 
 /// For the README; said past the test harness, which keeps what a passing test prints to itself.
 fn tell(figure: &str) {
-    writeln!(std::io::stderr(), "figure: {figure}").unwrap();
+    let line = format!("\nfigure: {figure}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 #[test]
