@@ -551,7 +551,7 @@ mod tests {
         assert!(matches!(over, Err(Refused::ConnectionFull(900))));
         schedule.push_last(request(1, now, 901), now).unwrap();
         let closed = schedule.push(request(1, now, 902), now);
-        assert!(matches!(closed, Err(Refused::ConnectionClosed(902))));
+        assert!(matches!(closed, Err(Refused::ConnectionClosed(None))));
         assert!(schedule.push_last(request(1, now, 903), now).is_err());
         let mut last = None;
         for expected in (0..CONNECTION_IN_FLIGHT_MAX).chain([901]) {

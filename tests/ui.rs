@@ -109,9 +109,10 @@ fn quantiles_are_those_of_promql_for_any_histogram() {
         let pages = browser.evaluate(&script);
         for (case, page) in pages.as_array().unwrap().iter().enumerate() {
             let page: f64 = page.as_str().unwrap().replace("Infinity", "inf").parse().unwrap();
+            let label = case.to_string();
             let labelled = answers
                 .iter()
-                .find(|answer| answer["metric"]["case"] == case.to_string());
+                .find(|answer| answer["metric"]["case"].as_str() == Some(&label));
             let promql: f64 = labelled.expect("an answer for each case")["value"][1]
                 .as_str()
                 .unwrap()
