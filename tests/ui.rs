@@ -395,7 +395,8 @@ fn the_page_is_served_with_its_policy_and_for_head_too() {
     );
 }
 
-/// Makes the pictures of the README, which shows the page after five minutes: `cargo test --test ui -- --ignored`.
+/// Makes the pictures of the README, which shows the page after five minutes: `cargo test --test ui -- --ignored`. They
+/// are kept small by `pngquant --quality 85-100 --ext .png --force docs/*.png && optipng docs/*.png`.
 #[test]
 #[ignore = "takes five minutes and writes to docs/"]
 fn pictures_for_the_readme() {
