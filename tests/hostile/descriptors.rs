@@ -27,10 +27,15 @@ fn it_accepts_again_within_2_seconds_after_running_out_of_descriptors() {
     assert_eq!(server.metric("process_max_fds"), Some(256.0));
     let mut crowd = Crowd::connect(server.address, 500);
     crowd.say(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-    crowd.spend(Duration::from_secs(6), true);
+    // 256 descriptors are room for some 120 connections at a time; those that were answered make room for those that wait.
+    // While there is not one descriptor left the doorbell can not ring, so what tiny_http parks waits for the first of them.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(20) && crowd.count(|member| member.has(1)) < 150 {
+        crowd.spend(Duration::from_millis(50), true);
+    }
     let served = crowd.count(|member| member.has(1));
-    // 256 descriptors are room for some 120 connections at a time; idle ones make room for those that wait.
-    assert!(served >= 100, "only {served} were served");
+    assert!(served >= 150, "only {served} were served");
+    let took = begun.elapsed();
     let resident = server.resident_bytes();
     drop(crowd);
     let left = Instant::now();
@@ -44,7 +49,8 @@ fn it_accepts_again_within_2_seconds_after_running_out_of_descriptors() {
     write_row(
         &mut turn,
         &format!(
-            "| descriptors | 500 clients at a limit of 256 descriptors | {served} served while all were connected | not while there are none left | {} MiB | {:.1} s |",
+            "| descriptors | 500 clients at a limit of 256 descriptors | {served} served within {:.1} s while all were connected | not while there are none left | {} MiB | {:.1} s |",
+            took.as_secs_f64(),
             resident >> 20,
             back.as_secs_f64()
         ),
@@ -54,6 +60,6 @@ fn it_accepts_again_within_2_seconds_after_running_out_of_descriptors() {
 #[test]
 fn the_soft_limit_is_raised_to_the_hard_one_at_start() {
     let _turn = turn();
-    let server = Server::spawn(limited("-Hn 4096 && ulimit -Sn 256"));
+    let server = Server::spawn(limited("-Sn 256 && ulimit -Hn 4096"));
     assert_eq!(server.metric("process_max_fds"), Some(4096.0));
 }

@@ -17,11 +17,11 @@ use crate::support::wait_for;
 /// How soon a fresh client must have its answer.
 ///
 /// The machine is shared with what else runs on it, so not the worst of some hundred probes is judged but all except the
-/// slowest twentieth, the connection's set-up included.
+/// slowest tenth, the connection's set-up included.
 const PROBE_MAX: Duration = Duration::from_millis(100);
 
 /// The share of the probes that must meet it.
-const PROBES_IN_TIME: f64 = 0.95;
+const PROBES_IN_TIME: f64 = 0.9;
 
 /// How soon after the fault threads and descriptors must be back: idle connection threads stay for 5 s, spare responders
 /// for 10 s.

@@ -66,7 +66,9 @@ fn scrapes_behind_delayed_requests_wait_without_harm_to_others() {
                 assert!(behind.iter().all(|status| *status == 200), "{statuses:?}");
             }
         }
-        format!("{answers} answers, in order, at most {CONNECTION_IN_FLIGHT_MAX} and a 503 a connection")
+        format!(
+            "{answers} answers, in order, at most {CONNECTION_IN_FLIGHT_MAX} and a 503 in flight for each connection"
+        )
     });
 }
 

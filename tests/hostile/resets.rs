@@ -14,7 +14,9 @@ pub fn reset(address: SocketAddr, sent: &[u8], read: usize) {
     let mut stream = TcpStream::connect(address).expect("the server accepts");
     stream.write_all(sent).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    stream.read_exact(&mut vec![0; read]).unwrap();
+    stream
+        .read_exact(&mut vec![0; read])
+        .unwrap_or_else(|error| panic!("{:?}: {error}", stream.local_addr()));
     let at_once = linger {
         l_onoff: 1,
         l_linger: 0,
