@@ -35,14 +35,20 @@ const RING_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// Rings in one series at most; more than connections can be parked.
 const RINGS_MAX: usize = 20_000;
 
+/// How long a ring waits for its answer.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+
+/// How long it does while the accept thread may have ended. To build one server too many does no harm, and clients wait.
+const ANSWER_WITHIN_IN_DOUBT: Duration = Duration::from_millis(100);
+
 /// Rings without an answer after which the accept thread counts as gone.
 const UNANSWERED_MAX: u32 = 2;
 
 /// At least this much time is between two new servers.
-const REBUILD_INTERVAL: Duration = Duration::from_millis(250);
+const REBUILD_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Descriptors that must be spare for a new server to be of use: a connection's and a ring's.
-const SPARE_DESCRIPTORS: usize = 8;
+/// Descriptors that must be spare for a new server to be of use: it loses the connection at which they run out.
+const SPARE_DESCRIPTORS: usize = 32;
 
 /// What is to be done, as others tell the accept loop's keeper.
 #[derive(Default)]
@@ -147,13 +153,13 @@ impl AcceptLoop {
                 return self.close();
             }
             doubt |= failed;
-            match self.doorbell.ring_until_settled(RINGS_MAX) {
+            let within = if doubt { ANSWER_WITHIN_IN_DOUBT } else { ANSWER_WITHIN };
+            match self.doorbell.ring_until_settled(RINGS_MAX, within) {
                 Ring::Answered => (doubt, unanswered) = (false, 0),
                 Ring::Unanswered => unanswered += 1,
                 // Out of descriptors, as the accept thread may be: it is asked again soon.
                 Ring::Failed => doubt = true,
             }
-            self.dispatch.responders.relieve(Instant::now());
             let gone = unanswered >= UNANSWERED_MAX || (doubt && unanswered > 0);
             if gone && self.rebuild() {
                 (doubt, unanswered) = (false, 0);
@@ -212,7 +218,7 @@ impl AcceptLoop {
 
     fn close(&self) {
         // What the kernel completed is accepted, and what is parked is freed, while it can be.
-        self.doorbell.ring_until_settled(RINGS_MAX);
+        self.doorbell.ring_until_settled(RINGS_MAX, ANSWER_WITHIN);
         if let Err(error) = listener::close(&self.listener) {
             eprintln!("httpserver: cannot close the listening socket: {error}");
         }

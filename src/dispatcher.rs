@@ -15,17 +15,17 @@ use tiny_http::{HTTPVersion, Request, Server};
 use crate::accept_loop::Bell;
 use crate::delay::Delay;
 use crate::endpoint::{self, Answer};
-use crate::flood::Progress;
 use crate::metrics::{Labels, Status, TraceContext};
 use crate::panics;
 use crate::pending::{Channel, Pending, Waiting};
 use crate::responders::Responders;
 use crate::response::Persistence;
 use crate::schedule::{Refused, Schedule, Scheduled};
+use crate::watch::Progress;
 
 /// How long the dispatcher of a server whose accept thread has ended waits for a request of the connections that are left.
 /// Longer than any connection may be idle.
-const LAST_REQUEST_AFTER: Duration = Duration::from_secs(60);
+const LAST_REQUEST_AFTER: Duration = Duration::from_secs(35);
 
 /// What every dispatcher needs.
 pub struct Dispatch {
@@ -33,7 +33,7 @@ pub struct Dispatch {
     pub schedule: Arc<Schedule<Waiting>>,
     /// Who answers them.
     pub responders: Arc<Responders>,
-    /// How far the newest dispatcher is, for the flood watch.
+    /// How far the newest dispatcher is, for the watch.
     pub progress: Arc<Progress>,
     /// True from the first signal on.
     pub draining: Arc<AtomicBool>,

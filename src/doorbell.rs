@@ -13,9 +13,6 @@ use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// How long a ring waits for its answer.
-const ANSWER_WITHIN: Duration = Duration::from_millis(500);
-
 /// What came of a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ring {
@@ -46,14 +43,14 @@ impl Doorbell {
         }
     }
 
-    /// Rings once.
-    pub fn ring(self) -> Ring {
+    /// Rings once, and waits for the answer for as long as `within`.
+    pub fn ring(self, within: Duration) -> Ring {
         let heard = |mut bell: TcpStream| -> io::Result<usize> {
-            bell.set_read_timeout(Some(ANSWER_WITHIN))?;
+            bell.set_read_timeout(Some(within))?;
             bell.shutdown(Shutdown::Write)?;
             bell.read(&mut [0])
         };
-        match TcpStream::connect_timeout(&self.address, ANSWER_WITHIN) {
+        match TcpStream::connect_timeout(&self.address, within) {
             Ok(bell) => match heard(bell) {
                 Ok(_) => Ring::Answered,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ring::Answered,
@@ -65,10 +62,10 @@ impl Doorbell {
     }
 
     /// Rings until a ring is answered without a new thread, or is not answered; at most `rings_max` times.
-    pub fn ring_until_settled(self, rings_max: usize) -> Ring {
+    pub fn ring_until_settled(self, rings_max: usize, within: Duration) -> Ring {
         let mut threads = thread_count();
         for _ in 0..rings_max {
-            let ring = self.ring();
+            let ring = self.ring(within);
             let before = std::mem::replace(&mut threads, thread_count());
             if ring != Ring::Answered || threads <= before {
                 return ring;

@@ -179,3 +179,23 @@ fn first_line(error: &impl Display) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.trim_start_matches("error: ").to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        #[test]
+        fn any_duration_is_read_within_its_limit_or_refused_in_one_line(
+            text in "([0-9]{1,25}(\\.[0-9]{1,5})?|\\PC{0,5}|-)? ?(ns|us|ms|s|m|h|d|days|years|\\PC{0,3}){0,3}"
+        ) {
+            match parse_duration(&text) {
+                Ok(duration) => prop_assert!(duration <= DURATION_MAX),
+                Err(line) => prop_assert!(!line.contains('\n'), "{}", line),
+            }
+        }
+    }
+}

@@ -11,11 +11,11 @@ use httpserver::access_log::AccessLog;
 use httpserver::dispatcher::Dispatch;
 use httpserver::drain::{Drain, Ending};
 use httpserver::flags::{Flags, Refusal};
-use httpserver::flood::{self, Progress};
 use httpserver::metrics::Metrics;
 use httpserver::reaper::Reaper;
 use httpserver::responders::Responders;
 use httpserver::schedule::Schedule;
+use httpserver::watch::{self, Progress};
 use httpserver::{listener, panics};
 
 fn main() -> ExitCode {
@@ -69,7 +69,6 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
     let schedule = Arc::new(Schedule::new(flags.max_in_flight));
     let log = flags.access_log.then(AccessLog::start).transpose()?;
     let progress = Arc::new(Progress::default());
-    flood::start(Arc::clone(&progress), Arc::clone(&schedule))?;
     let reaper = Reaper::start(Arc::clone(&schedule))?;
     let responders = Responders::start(
         Arc::clone(&schedule),
@@ -78,6 +77,7 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
         log.clone(),
         Arc::clone(&draining),
     )?;
+    watch::start(Arc::clone(&progress), Arc::clone(&schedule), Arc::clone(&responders))?;
     let dispatch = Arc::new(Dispatch {
         schedule: Arc::clone(&schedule),
         responders,

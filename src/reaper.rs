@@ -40,6 +40,10 @@ const GATHER: Duration = Duration::from_millis(5);
 /// Descriptors are short when fewer than one in this many is free.
 const SHORTAGE: u64 = 8;
 
+/// How long a connection may have nothing in flight while descriptors are short: long enough for the request of one that was
+/// just accepted.
+const SHORTAGE_IDLE_MAX: Duration = Duration::from_secs(1);
+
 /// A connection that was cut off.
 struct Closing {
     peer: SocketAddr,
@@ -163,7 +167,7 @@ fn sweep(schedule: &Schedule<Waiting>, shortage: usize, now: Instant) -> bool {
     let open = sockets::connected().map(|(_, peer)| peer).collect();
     let Swept { mut idle, held, going } = schedule.sweep(&open, now, IDLE_MAX);
     if idle.is_empty() && shortage > 0 {
-        idle = schedule.sweep(&open, now, Duration::ZERO).idle;
+        idle = schedule.sweep(&open, now, SHORTAGE_IDLE_MAX).idle;
         // A connection has two descriptors.
         idle.truncate(shortage.div_ceil(2));
     }

@@ -146,6 +146,8 @@ impl Responders {
                 let head_only = labels.method == Method::Head;
                 match deliver(&mut *writer, buffers.response(head_only)) {
                     Ok(()) if !ends => Verdict::Keep,
+                    // Its client is gone, and the next one from that port may be here already.
+                    Err(error) if is_gone(&error) => Verdict::Keep,
                     _ => Verdict::Cut(None),
                 }
             }
@@ -205,6 +207,13 @@ impl Responders {
         };
         write_head(head, status.code(), body.len(), persistence, headers);
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+    )
 }
 
 /// Writes a response to the end, unless the client reads so slowly that it stalls for [`STALL_MAX`].

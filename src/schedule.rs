@@ -312,22 +312,22 @@ impl<T> Schedule<T> {
         self.lock().responders[responder.0] = Activity::Left;
     }
 
-    /// How many responders must be added so that `free_min` are not stuck on a client, while requests are overdue.
+    /// How many responders must be added while requests are overdue: so that `free_min` are not stuck on a client, and as many
+    /// as are stuck, since each that is added may meet another client that does not read.
     pub fn relief(&self, free_min: usize, now: Instant) -> usize {
         let state = self.lock();
         if !state.overdue(now) {
             return 0;
         }
-        let free = state
-            .responders
-            .iter()
-            .filter(|activity| match activity {
-                Activity::Left => false,
-                Activity::Idle => true,
-                Activity::AnsweringSince(since) => *since + STUCK_AFTER > now,
-            })
-            .count();
-        free_min.saturating_sub(free)
+        let (mut free, mut stuck) = (0_usize, 0);
+        for activity in &state.responders {
+            match activity {
+                Activity::Left => {}
+                Activity::AnsweringSince(since) if *since + STUCK_AFTER <= now => stuck += 1,
+                Activity::Idle | Activity::AnsweringSince(_) => free += 1,
+            }
+        }
+        if free < free_min { stuck.max(free_min - free) } else { 0 }
     }
 
     /// Lets every request be answered at once, whatever its deadline, from now on.
@@ -551,7 +551,7 @@ mod tests {
         assert!(matches!(over, Err(Refused::ConnectionFull(900))));
         schedule.push_last(request(1, now, 901), now).unwrap();
         let closed = schedule.push(request(1, now, 902), now);
-        assert!(matches!(closed, Err(Refused::ConnectionClosed(902))));
+        assert!(matches!(closed, Err(Refused::ConnectionClosed(None))));
         assert!(schedule.push_last(request(1, now, 903), now).is_err());
         let mut last = None;
         for expected in (0..CONNECTION_IN_FLIGHT_MAX).chain([901]) {

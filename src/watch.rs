@@ -1,9 +1,12 @@
-//! The flood watch: cuts connections short that send requests faster than the dispatcher takes them.
+//! The watch: looks every few milliseconds whether the dispatcher and the responders keep up, and helps them where they do not.
 //!
-//! Each of tiny_http's connection threads parses as fast as its client sends and puts the requests on a queue without a limit,
-//! all of them against the one dispatcher, which must win the queue's lock from them each time. So a hundred clients that
-//! pipeline without end would fill the memory before the dispatcher has seen enough of any to refuse it. What tells them
-//! apart from clients that merely are many: they have sent more than may be in flight before the first of it is read.
+//! Responders that are stuck on clients that do not read are joined by others: nobody else may be there to notice.
+//!
+//! Connections that send requests faster than the dispatcher takes them are cut short. Each of tiny_http's connection threads
+//! parses as fast as its client sends and puts the requests on a queue without a limit, all of them against the one dispatcher,
+//! which must win the queue's lock from them each time. So a hundred clients that pipeline without end would fill the memory
+//! before the dispatcher has seen enough of any to refuse it. What tells them apart from clients that merely are many: they have
+//! sent more than may be in flight before the first of it is read.
 //!
 //! What is always true: nothing is cut while the dispatcher finds its queue empty now and then; and no client that has one
 //! request at a time is, whatever the load, unless its head is longer than [`UNREAD_MAX`].
@@ -19,6 +22,7 @@ use std::time::{Duration, Instant};
 use crate::panics;
 use crate::pending::Waiting;
 use crate::reaper::{abandon, release};
+use crate::responders::Responders;
 use crate::schedule::Schedule;
 use crate::sockets;
 
@@ -28,7 +32,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 /// Unread bytes of a connection that is a flood: 128 bytes for each request that it may have in flight.
 const UNREAD_MAX: usize = 16 * 1024;
 
-/// After a look at all connections at least this many times as long as it took is waited.
+/// After a look at all connections in vain at least this many times as long as it took is waited.
 const REST: u32 = 20;
 
 /// How far the dispatcher is.
@@ -51,30 +55,30 @@ impl Progress {
     }
 }
 
-/// Starts the flood watch.
+/// Starts the watch.
 ///
 /// # Errors
 ///
 /// As the system's, where no thread can be had.
-pub fn start(progress: Arc<Progress>, schedule: Arc<Schedule<Waiting>>) -> io::Result<()> {
-    panics::spawn_vital("flood-watch", move || watch(&progress, &schedule)).map(drop)
+pub fn start(progress: Arc<Progress>, schedule: Arc<Schedule<Waiting>>, responders: Arc<Responders>) -> io::Result<()> {
+    panics::spawn_vital("watch", move || watch(&progress, &schedule, &responders)).map(drop)
 }
 
-fn watch(progress: &Progress, schedule: &Schedule<Waiting>) {
+fn watch(progress: &Progress, schedule: &Schedule<Waiting>, responders: &Arc<Responders>) {
     let mut caught_up = None;
-    let mut rest = LOOK_INTERVAL;
+    let mut floods_after = Instant::now();
     loop {
-        thread::sleep(rest);
-        rest = LOOK_INTERVAL;
+        thread::sleep(LOOK_INTERVAL);
+        let start = Instant::now();
+        responders.relieve(start);
         let before = caught_up.replace(progress.caught_up.load(Ordering::Relaxed));
-        if before != caught_up || progress.waiting.load(Ordering::Relaxed) {
+        if before != caught_up || progress.waiting.load(Ordering::Relaxed) || start < floods_after {
             continue;
         }
-        let start = Instant::now();
         let floods = sockets::ahead(UNREAD_MAX);
         cut(&floods, schedule, start);
         if floods.is_empty() {
-            rest = rest.max(start.elapsed() * REST);
+            floods_after = start + start.elapsed() * REST;
         }
     }
 }

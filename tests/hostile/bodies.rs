@@ -1,0 +1,148 @@
+//! Request bodies, which no endpoint takes: refused, and neither waited for nor made room for.
+
+use std::time::Duration;
+
+use crate::crowd::Crowd;
+use crate::fault::Fault;
+
+/// Each on a connection of its own: the answer is the status, or one of 400 and 413 and then nothing but the end.
+const BODIES: [(&str, &[u8]); 14] = [
+    ("u64's maximum", b"Content-Length: 18446744073709551615\r\n\r\n"),
+    ("more than that", b"Content-Length: 99999999999999999999999999\r\n\r\n"),
+    ("more than memory", b"Content-Length: 99999999999999\r\n\r\n"),
+    ("large", b"Content-Length: 1073741824\r\n\r\n"),
+    ("just too long to be buffered", b"Content-Length: 1025\r\n\r\n"),
+    ("negative", b"Content-Length: -1\r\n\r\n"),
+    ("signed", b"Content-Length: +5\r\n\r\nabcde"),
+    ("repeated", b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde"),
+    ("contradicting", b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"),
+    ("chunked", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+    (
+        "chunked and ill formed",
+        b"Transfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n",
+    ),
+    (
+        "chunked without an end",
+        b"Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n",
+    ),
+    (
+        "chunked with a length",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "expecting to be asked for",
+        b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+    ),
+];
+
+#[test]
+fn every_kind_of_body_is_refused_and_its_connection_closed() {
+    Fault {
+        name: "bodies",
+        did: "14 kinds, from 5 bytes to 2^64 and more; negative, repeated, chunked, ill formed, announced",
+        resident_max_mib: 40,
+        flags: &[],
+    }
+    .survived(|server| {
+        for (name, body) in BODIES {
+            let mut crowd = Crowd::connect(server.address, 1);
+            crowd.say(b"POST / HTTP/1.1\r\nHost: test\r\n");
+            crowd.say(body);
+            assert!(
+                crowd.until(Duration::from_secs(3), true, |member| member.ended),
+                "{name}: the connection is still open"
+            );
+            let statuses = crowd.members[0].statuses();
+            assert!(matches!(statuses[..], [400 | 413]), "{name}: {statuses:?}");
+        }
+        "400 or 413, then the end".to_owned()
+    });
+}
+
+#[test]
+fn a_body_that_never_comes_holds_nothing() {
+    Fault {
+        name: "bodies that never come",
+        did: "200 connections announce 1 MB and send none of it",
+        resident_max_mib: 40,
+        flags: &[],
+    }
+    .survived(|server| {
+        let mut crowd = Crowd::connect(server.address, 200);
+        crowd.say(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
+        assert!(crowd.until(Duration::from_secs(5), true, |member| member.ended));
+        assert!(crowd.members.iter().all(|member| member.statuses() == [413]));
+        "413 for all, then the end".to_owned()
+    });
+}
+
+#[test]
+fn what_a_refused_body_hides_is_never_taken_for_a_request() {
+    Fault {
+        name: "hidden requests",
+        did: "a request inside a chunked body, and one behind each kind of refused body",
+        resident_max_mib: 40,
+        flags: &[],
+    }
+    .survived(|server| {
+        let hidden = "GET /ui HTTP/1.1\r\nHost: test\r\n\r\n";
+        let chunked = format!(
+            "Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{hidden}\r\n0\r\n\r\n",
+            hidden.len()
+        );
+        let mut bodies: Vec<Vec<u8>> = BODIES.iter().map(|(_, body)| body.to_vec()).collect();
+        bodies.push(chunked.into_bytes());
+        bodies.push(b"Transfer-Encoding: chunked\r\n\r\n".to_vec());
+        bodies.push([b"Content-Length: 2000\r\n\r\n".to_vec(), vec![b'x'; 2_000]].concat());
+        for body in bodies {
+            let mut crowd = Crowd::connect(server.address, 1);
+            crowd.say(b"POST / HTTP/1.1\r\nHost: test\r\n");
+            crowd.say(&body);
+            crowd.say(hidden.as_bytes());
+            assert!(crowd.until(Duration::from_secs(3), true, |member| member.ended));
+            let statuses = crowd.members[0].statuses();
+            assert!(statuses.len() <= 1, "{statuses:?}");
+        }
+        // What was let go of is parsed after the connection has ended.
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(!server.metrics().contains("path=\"/ui\""), "a hidden request was taken");
+        "none answered, none counted".to_owned()
+    });
+}
+
+#[test]
+fn a_deadly_request_behind_a_refused_one_does_no_harm() {
+    Fault {
+        name: "second body behind a refused request",
+        did: "90 TiB announced behind a refused body, behind 200 pipelined requests, behind unread answers",
+        resident_max_mib: 40,
+        flags: &[],
+    }
+    .survived(|server| {
+        let deadly = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n";
+        let slow = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000\r\n\r\n";
+        for last in [deadly, slow] {
+            let firsts = [
+                format!("{slow}{}", "x".repeat(2_000)),
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+                "GET /?delay=500ms HTTP/1.1\r\n\r\n".repeat(200),
+            ];
+            for first in firsts {
+                let mut crowd = Crowd::connect(server.address, 1);
+                crowd.say(format!("{first}{last}").as_bytes());
+                assert!(
+                    crowd.until(Duration::from_secs(70), true, |member| member.ended),
+                    "the connection is still open"
+                );
+                let statuses = crowd.members[0].statuses();
+                let (refused, answered) = statuses.split_last().expect("an answer");
+                assert!(matches!(refused, 413 | 503), "{statuses:?}");
+                assert!(
+                    answered.iter().all(|status| *status == 200),
+                    "out of order: {statuses:?}"
+                );
+            }
+        }
+        "the answers due, then 413 or 503, then the end".to_owned()
+    });
+}

@@ -1,0 +1,42 @@
+//! Many keep-alive connections at once, each of which must be answered.
+
+use std::time::Duration;
+
+use crate::crowd::Crowd;
+use crate::fault::Fault;
+
+fn all_are_answered(name: &'static str, did: &'static str, count: usize) {
+    Fault {
+        name,
+        did,
+        resident_max_mib: 100,
+        flags: &[],
+    }
+    .survived(|server| {
+        let mut crowd = Crowd::connect(server.address, count);
+        for round in 1..=2 {
+            crowd.say(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+            // The delay is at most 2 s.
+            let all = crowd.until(Duration::from_secs(8), true, |member| member.has(round));
+            let answered = crowd.count(|member| member.has(round));
+            assert!(all, "{answered} of {count} were answered in round {round}");
+        }
+        assert!(crowd.members.iter().all(|member| member.statuses() == [200, 200]));
+        format!("all {} answered", 2 * count)
+    });
+}
+
+#[test]
+fn a_burst_of_64_held_connections_is_answered() {
+    all_are_answered("burst of 64", "64 connections at once, two requests each", 64);
+}
+
+#[test]
+fn a_burst_of_500_held_connections_is_answered() {
+    all_are_answered("burst of 500", "500 connections at once, two requests each", 500);
+}
+
+#[test]
+fn a_burst_of_2000_held_connections_is_answered() {
+    all_are_answered("burst of 2,000", "2,000 connections at once, two requests each", 2_000);
+}

@@ -1,0 +1,146 @@
+//! Many connections of one client, driven by one thread.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+/// A connection of the crowd.
+pub struct Member {
+    stream: TcpStream,
+    unsent: Vec<u8>,
+    /// What the server has sent so far.
+    pub received: Vec<u8>,
+    /// The server has closed it, or reset it.
+    pub ended: bool,
+}
+
+pub struct Crowd {
+    pub members: Vec<Member>,
+}
+
+impl Crowd {
+    /// Opens `count` connections at once.
+    pub fn connect(address: SocketAddr, count: usize) -> Crowd {
+        let members = (0..count)
+            .map(|_| {
+                let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("the server accepts");
+                stream.set_nonblocking(true).unwrap();
+                stream.set_nodelay(true).unwrap();
+                Member {
+                    stream,
+                    unsent: Vec::new(),
+                    received: Vec::new(),
+                    ended: false,
+                }
+            })
+            .collect();
+        Crowd { members }
+    }
+
+    /// Lets each send `bytes`, when [`Crowd::until`] gets round to it.
+    pub fn say(&mut self, bytes: &[u8]) {
+        for member in &mut self.members {
+            member.unsent.extend_from_slice(bytes);
+        }
+    }
+
+    /// Sends what is to be sent and, if they read, receives, until all members are as wanted; at most for `within`. Tells whether
+    /// they are.
+    pub fn until(&mut self, within: Duration, reading: bool, wanted: impl Fn(&Member) -> bool) -> bool {
+        let deadline = Instant::now() + within;
+        loop {
+            let mut moved = false;
+            for member in &mut self.members {
+                moved |= member.send() | (reading && member.receive());
+            }
+            if self.members.iter().all(&wanted) {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            if !moved {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Goes on for `lasts`.
+    pub fn spend(&mut self, lasts: Duration, reading: bool) {
+        self.until(lasts, reading, |_| false);
+    }
+
+    /// The members that are as wanted.
+    pub fn count(&self, wanted: impl Fn(&Member) -> bool) -> usize {
+        self.members.iter().filter(|member| wanted(member)).count()
+    }
+}
+
+impl Member {
+    fn send(&mut self) -> bool {
+        if self.unsent.is_empty() || self.ended {
+            return false;
+        }
+        match self.stream.write(&self.unsent) {
+            Ok(sent) => {
+                self.unsent.drain(..sent);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(_) => {
+                self.ended = true;
+                true
+            }
+        }
+    }
+
+    fn receive(&mut self) -> bool {
+        let mut chunk = [0; 16 * 1024];
+        match self.stream.read(&mut chunk) {
+            Ok(0) if self.ended => false,
+            Ok(0) => {
+                self.ended = true;
+                true
+            }
+            Ok(len) => {
+                self.received.extend_from_slice(&chunk[..len]);
+                true
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+            Err(_) if self.ended => false,
+            Err(_) => {
+                self.ended = true;
+                true
+            }
+        }
+    }
+
+    /// The statuses of the responses received so far, in their order. An incomplete response counts from its status line on.
+    pub fn statuses(&self) -> Vec<u16> {
+        let mut statuses = Vec::new();
+        let mut rest = &self.received[..];
+        while let Some(head_len) = rest.windows(4).position(|end| end == b"\r\n\r\n") {
+            let head = std::str::from_utf8(&rest[..head_len]).expect("a head is ASCII");
+            statuses.push(
+                head.strip_prefix("HTTP/1.1 ")
+                    .unwrap_or_else(|| panic!("no response: {head:?}"))[..3]
+                    .parse()
+                    .unwrap(),
+            );
+            let body_len = head
+                .lines()
+                .find_map(|line| line.strip_prefix("Content-Length: "))
+                .map_or(usize::MAX, |length| length.parse().unwrap());
+            rest = rest
+                .get(head_len + 4..)
+                .and_then(|rest| rest.get(body_len..))
+                .unwrap_or(&[]);
+        }
+        statuses
+    }
+
+    /// Whether `count` whole responses have come.
+    pub fn has(&self, count: usize) -> bool {
+        self.statuses().len() >= count
+    }
+}

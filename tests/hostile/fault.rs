@@ -1,0 +1,154 @@
+//! What is asserted of every case, and the table row that it prints.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::support::client::Client;
+use crate::support::server::Server;
+use crate::support::wait_for;
+
+/// How soon a fresh client must have its answer.
+///
+/// The machine is shared with what else runs on it, so not the worst of some hundred probes is judged but all except the
+/// slowest tenth, the connection's set-up included.
+const PROBE_MAX: Duration = Duration::from_millis(100);
+
+/// The share of the probes that must meet it.
+const PROBES_IN_TIME: f64 = 0.9;
+
+/// How soon after the fault threads and descriptors must be back: idle connection threads stay for 5 s, spare responders
+/// for 10 s.
+const BACK_WITHIN: Duration = Duration::from_secs(20);
+
+/// Threads and descriptors more than before the fault that count as back: what a probe or a ring happens to use.
+const SLACK: usize = 6;
+
+/// One case at a time; the lock's owner may write to the table.
+static TURN: Mutex<bool> = Mutex::new(false);
+
+/// A fault and its limits.
+pub struct Fault {
+    /// The fault, as the table names it.
+    pub name: &'static str,
+    /// What the client did.
+    pub did: &'static str,
+    /// Resident memory at most, MiB.
+    pub resident_max_mib: u64,
+    pub flags: &'static [&'static str],
+}
+
+/// What the probes saw.
+#[derive(Default)]
+struct Probes {
+    /// Rising.
+    took: Vec<Duration>,
+    resident_max: u64,
+}
+
+pub fn turn() -> MutexGuard<'static, bool> {
+    // Each test process holds thousands of connections.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Fault {
+    /// Runs `attack`, which tells what it saw, and asserts that a fresh client is served meanwhile, that memory stays
+    /// bounded, and that everything is as before afterwards.
+    pub fn survived(self, attack: impl FnOnce(&Server) -> String) {
+        let mut turn = turn();
+        let mut server = Server::start(self.flags);
+        server.get("/healthz");
+        let before = (server.proc_status("Threads") as usize, server.open_fds());
+        let stop = AtomicBool::new(false);
+        let (seen, probes) = std::thread::scope(|scope| {
+            let prober = scope.spawn(|| probe(&server, &stop));
+            let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| attack(&server)));
+            stop.store(true, Ordering::Relaxed);
+            (seen, prober.join().expect("the probes are answered"))
+        });
+        let seen = seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        assert!(server.is_alive(), "{}", server.stderr());
+        let start = Instant::now();
+        wait_for("threads and descriptors to be back", BACK_WITHIN, || {
+            let now = (server.proc_status("Threads") as usize, server.open_fds());
+            (now.0 <= before.0 + SLACK && now.1 <= before.1 + SLACK).then_some(())
+        });
+        let back = start.elapsed();
+        assert_eq!(server.get("/?delay=10ms").status, 200);
+        server.signal("TERM");
+        let (status, _) = server.wait_exit(Duration::from_secs(5));
+        assert!(status.success(), "{status}: {}", server.stderr());
+
+        let resident_max_mib = probes.resident_max >> 20;
+        let in_time = probes.took.partition_point(|took| *took <= PROBE_MAX);
+        let row = format!(
+            "| {} | {} | {seen} | {} of {} within 100 ms, median {:.1}, worst {:.0} | {resident_max_mib} MiB | {:.1} s |",
+            self.name,
+            self.did,
+            in_time,
+            probes.took.len(),
+            millis(probes.took[probes.took.len() / 2]),
+            millis(*probes.took.last().unwrap()),
+            back.as_secs_f64(),
+        );
+        write_row(&mut turn, &row);
+        assert!(
+            in_time as f64 >= PROBES_IN_TIME * probes.took.len() as f64,
+            "fresh clients waited: {row}"
+        );
+        assert!(resident_max_mib <= self.resident_max_mib, "memory: {row}");
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn probe(server: &Server, stop: &AtomicBool) -> Probes {
+    let mut probes = Probes::default();
+    let mut targets = ["/metrics", "/healthz"].into_iter().cycle();
+    while !stop.load(Ordering::Relaxed) || probes.took.len() < 20 {
+        let start = Instant::now();
+        let response = ask(server.address, targets.next().unwrap());
+        probes.took.push(start.elapsed());
+        assert_eq!(response, Some(200), "a probe after {:?}", start.elapsed());
+        probes.resident_max = probes.resident_max.max(server.resident_bytes());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    probes.took.sort_unstable();
+    probes
+}
+
+/// The status that a fresh client gets, if any.
+pub fn ask(address: SocketAddr, target: &str) -> Option<u16> {
+    let mut client = Client::connect(address);
+    client.request("GET", target, &[("Connection", "close")]);
+    client.receive().ok().map(|response| response.status)
+}
+
+/// Writes a row of the table to standard output and to the file `faults.md` of the tests' folder.
+pub fn write_row(begun: &mut bool, row: &str) {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.md");
+    let mut file = if *begun {
+        File::options().append(true).open(path).unwrap()
+    } else {
+        File::create(path).unwrap()
+    };
+    let head = "| fault | what the clients did | what they saw | a fresh client's `/metrics` and `/healthz`, ms | memory at most | back after |\n\
+                | --- | --- | --- | --- | --- | --- |\n";
+    let text = if std::mem::replace(begun, true) {
+        format!("{row}\n")
+    } else {
+        format!("{head}{row}\n")
+    };
+    print!("{text}");
+    file.write_all(text.as_bytes()).unwrap();
+}

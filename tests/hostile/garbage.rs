@@ -1,0 +1,142 @@
+//! Bytes that are no request, or a strange one.
+
+use std::time::Duration;
+
+use crate::crowd::Crowd;
+use crate::fault::Fault;
+
+/// What is sent, and the statuses of which one must come; none means that the connection may just end, or be silent.
+fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut pieces: Vec<(&str, Vec<u8>, &[u16])> = (0..200)
+        .map(|_| {
+            let len = random.usize(1..2_000);
+            let mut bytes: Vec<u8> = (0..len).map(|_| random.u8(..)).collect();
+            bytes.extend(b"\r\n\r\n");
+            ("random bytes", bytes, &[0, 400][..])
+        })
+        .collect();
+    let tls = b"\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03TLS client hello\r\n\r\n";
+    pieces.extend([
+        ("a TLS hello", tls.to_vec(), &[0, 400][..]),
+        (
+            "HTTP/0.9 by its name",
+            b"GET /healthz HTTP/0.9\r\n\r\n".to_vec(),
+            &[200],
+        ),
+        ("HTTP/0.9 as it was", b"GET /healthz\r\n".to_vec(), &[400]),
+        ("HTTP/1.0", b"GET /healthz HTTP/1.0\r\n\r\n".to_vec(), &[200]),
+        ("an unknown version", b"GET /healthz HTTP/9.9\r\n\r\n".to_vec(), &[400]),
+        (
+            "an absolute URI",
+            b"GET http://elsewhere/healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            &[200],
+        ),
+        ("an asterisk", b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), &[405]),
+        (
+            "an authority",
+            b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            &[405],
+        ),
+        (
+            "bare line feeds",
+            b"GET /healthz HTTP/1.1\nHost: x\n\n".to_vec(),
+            &[0, 400],
+        ),
+        (
+            "a header that is not ASCII",
+            b"GET /healthz HTTP/1.1\r\nX: \xff\xfe\r\n\r\n".to_vec(),
+            &[0, 400],
+        ),
+        (
+            "a header without a colon",
+            b"GET /healthz HTTP/1.1\r\nnonsense\r\n\r\n".to_vec(),
+            &[400],
+        ),
+        (
+            "a space before the colon",
+            b"GET / HTTP/1.1\r\nContent-Length : 5\r\n\r\n".to_vec(),
+            &[400],
+        ),
+        (
+            "an unknown expectation",
+            b"GET / HTTP/1.1\r\nExpect: miracles\r\n\r\n".to_vec(),
+            &[417],
+        ),
+        ("an unknown method", b"BREW /healthz HTTP/1.1\r\n\r\n".to_vec(), &[405]),
+        (
+            "a target of 8 KiB",
+            format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(8_192)).into_bytes(),
+            &[404],
+        ),
+        (
+            "an Accept header of 8 KiB",
+            format!(
+                "GET /metrics HTTP/1.1\r\nAccept: {}\r\n\r\n",
+                "text/plain;q=0.1,".repeat(482)
+            )
+            .into_bytes(),
+            &[200],
+        ),
+        (
+            "1,000 headers",
+            format!("GET /healthz HTTP/1.1\r\n{}\r\n", "X-Y: z\r\n".repeat(1_000)).into_bytes(),
+            &[200],
+        ),
+    ]);
+    for query in [
+        "delay=-1s",
+        "delay=NaN",
+        "delay=inf",
+        "delay=1e999s",
+        "delay=99999999999999999999s",
+        "delay=61s",
+        "delay=",
+        "delay=1ms&delay=1ms",
+        "status=0",
+        "status=-200",
+        "status=999",
+        "status=99999999999",
+        "status=200&status=200",
+        "status=",
+        "unknown=1",
+        "%00",
+        "delay=%31s",
+        "=",
+        "\x7f",
+    ] {
+        pieces.push((
+            "a wrong query parameter",
+            format!("GET /?{query} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes(),
+            &[400],
+        ));
+    }
+    pieces
+}
+
+#[test]
+fn garbage_is_refused_and_leaves_nothing_behind() {
+    Fault {
+        name: "garbage",
+        did: "random bytes, TLS hellos, HTTP/0.9, odd targets, bare line feeds, bytes that are not ASCII, 8 KiB of Accept, wrong parameters",
+        resident_max_mib: 40,
+        flags: &[],
+    }
+    .survived(|server| {
+        let pieces = pieces();
+        for (name, bytes, wanted) in &pieces {
+            let mut crowd = Crowd::connect(server.address, 1);
+            crowd.say(bytes);
+            // What may be met by silence is not waited for.
+            let within = if wanted[0] == 0 { Duration::from_millis(10) } else { Duration::from_secs(3) };
+            crowd.until(within, true, |member| member.ended || !member.received.is_empty());
+            let status = crowd.members[0].statuses().first().copied().unwrap_or(0);
+            assert!(
+                wanted.contains(&status),
+                "{name}: {status}, {:?}",
+                String::from_utf8_lossy(&crowd.members[0].received)
+            );
+        }
+        format!("{} pieces: 400, 404, 405 or 417 where it was a request, else the end", pieces.len())
+    });
+}

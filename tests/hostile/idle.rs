@@ -1,0 +1,70 @@
+//! What the doorbell and the watches cost.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::fault::{turn, write_row};
+use crate::support::client::load_until;
+use crate::support::server::Server;
+
+/// Processor time of the threads whose name starts so.
+fn cpu_of_threads(server: &Server, name: &str) -> Duration {
+    let folder = format!("/proc/{}/task", server.pid());
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(folder).unwrap().flatten() {
+        // A thread may end between the two.
+        let Ok(comm) = fs::read_to_string(thread.path().join("comm")) else {
+            continue;
+        };
+        if comm.starts_with(name)
+            && let Ok(schedstat) = fs::read_to_string(thread.path().join("schedstat"))
+        {
+            nanoseconds += schedstat.split(' ').next().unwrap().parse::<u64>().unwrap();
+        }
+    }
+    Duration::from_nanos(nanoseconds)
+}
+
+#[test]
+fn an_idle_server_takes_less_than_half_a_percent_of_a_core() {
+    let mut turn = turn();
+    let server = Server::start(&[]);
+    std::thread::sleep(Duration::from_secs(6));
+    let before = cpu_of_threads(&server, "httpserver");
+    std::thread::sleep(Duration::from_secs(20));
+    let share = (cpu_of_threads(&server, "httpserver") - before).as_secs_f64() / 20.0;
+    write_row(
+        &mut turn,
+        &format!(
+            "| idleness | nothing for 20 s | {:.2} % of a core | - | {} MiB | - |",
+            share * 100.0,
+            server.resident_bytes() >> 20
+        ),
+    );
+    assert!(share < 0.005, "{share}");
+}
+
+#[test]
+fn the_doorbell_takes_less_than_one_percent_of_a_core_under_load() {
+    let mut turn = turn();
+    let server = Server::start(&[]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| load_until(server.address, "/", 1_000, Duration::from_secs(30), &stop));
+        std::thread::sleep(Duration::from_secs(5));
+        let before = cpu_of_threads(&server, "httpserver-acce");
+        std::thread::sleep(Duration::from_secs(10));
+        let share = (cpu_of_threads(&server, "httpserver-acce") - before).as_secs_f64() / 10.0;
+        stop.store(true, Ordering::Relaxed);
+        write_row(
+            &mut turn,
+            &format!(
+                "| full load | 1,000 clients for 10 s | the doorbell takes {:.2} % of a core | - | {} MiB | - |",
+                share * 100.0,
+                server.resident_bytes() >> 20
+            ),
+        );
+        assert!(share < 0.01, "{share}");
+    });
+}

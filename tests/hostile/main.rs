@@ -1,0 +1,33 @@
+//! Hostile clients: each case on a fresh server at the default delay of 0 to 2 s.
+//!
+//! While a case lasts, a fresh client asks `/metrics` and `/healthz` in turn; what it must see, and what must be so
+//! afterwards, is in [`fault`]. Each case prints its row of the README's table of faults survived:
+//!
+//! ```text
+//! cargo test --release --test hostile -- --nocapture
+//! ```
+//!
+//! Cases run one after the other, whatever the number of test threads. The soak test is run by hand:
+//!
+//! ```text
+//! cargo test --release --test hostile -- --ignored --nocapture
+//! ```
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crowd;
+mod fault;
+
+mod bodies;
+mod bursts;
+mod descriptors;
+mod ending;
+mod garbage;
+mod idle;
+mod overload;
+mod pipelining;
+mod readers;
+mod resets;
+mod silence;
+mod soak;

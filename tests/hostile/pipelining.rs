@@ -1,0 +1,91 @@
+//! Requests sent without waiting for answers.
+
+use std::time::Duration;
+
+use httpserver::schedule::CONNECTION_IN_FLIGHT_MAX;
+
+use crate::crowd::Crowd;
+use crate::fault::Fault;
+
+#[test]
+fn five_thousand_delayed_requests_down_one_connection_are_capped_and_stay_in_order() {
+    Fault {
+        name: "pipelining, one connection",
+        did: "5,000 delayed requests down one connection",
+        resident_max_mib: 60,
+        flags: &[],
+    }
+    .survived(|server| {
+        // The order shows by the statuses.
+        let statuses = [200, 201, 202, 400, 401, 403, 404];
+        let mut crowd = Crowd::connect(server.address, 1);
+        for status in statuses.iter().cycle().take(5_000) {
+            crowd.say(format!("GET /?delay=100ms&status={status} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
+        }
+        assert!(crowd.until(Duration::from_secs(20), true, |member| member.ended));
+        let seen = crowd.members[0].statuses();
+        let answered = seen.len().min(CONNECTION_IN_FLIGHT_MAX);
+        assert!(
+            seen[..answered].iter().eq(statuses.iter().cycle().take(answered)),
+            "{seen:?}"
+        );
+        assert!(matches!(seen[answered..], [] | [503]), "{seen:?}");
+        let requests = server.metric("http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}");
+        assert!(requests.is_some());
+        format!(
+            "{answered} answers in order, then {}",
+            if seen.len() > answered {
+                "503 and the end"
+            } else {
+                "the end"
+            }
+        )
+    });
+}
+
+#[test]
+fn scrapes_behind_delayed_requests_wait_without_harm_to_others() {
+    Fault {
+        name: "pipelining, 100 connections",
+        did: "a delayed request and 300 scrapes behind it on each of 100 connections",
+        resident_max_mib: 100,
+        flags: &[],
+    }
+    .survived(|server| {
+        let mut crowd = Crowd::connect(server.address, 100);
+        crowd.say(b"GET /?status=202 HTTP/1.1\r\nHost: test\r\n\r\n");
+        crowd.say(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(300));
+        assert!(crowd.until(Duration::from_secs(20), true, |member| member.ended));
+        let mut answers = 0;
+        for member in &crowd.members {
+            let mut statuses = member.statuses();
+            answers += statuses.len();
+            statuses.truncate(CONNECTION_IN_FLIGHT_MAX);
+            if let Some((first, behind)) = statuses.split_first() {
+                assert_eq!(*first, 202);
+                assert!(behind.iter().all(|status| *status == 200), "{statuses:?}");
+            }
+        }
+        format!(
+            "{answers} answers, in order, at most {CONNECTION_IN_FLIGHT_MAX} and a 503 in flight for each connection"
+        )
+    });
+}
+
+#[test]
+fn a_flood_that_begins_anew_is_cut_each_time() {
+    Fault {
+        name: "pipelining without an end",
+        did: "100 connections send 5,000 requests each at once, read nothing, and are opened anew, three times",
+        resident_max_mib: 400,
+        flags: &[],
+    }
+    .survived(|server| {
+        for _ in 0..3 {
+            let mut crowd = Crowd::connect(server.address, 100);
+            crowd.say(&b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
+            crowd.spend(Duration::from_secs(3), false);
+        }
+        "cut short".to_owned()
+    });
+}

@@ -1,0 +1,48 @@
+//! Connections that are reset.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::fault::Fault;
+
+/// Sends what is to be sent, reads that many bytes, and resets the connection.
+pub fn reset(address: SocketAddr, sent: &[u8], read: usize) {
+    let mut stream = TcpStream::connect(address).expect("the server accepts");
+    stream.write_all(sent).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream
+        .read_exact(&mut vec![0; read])
+        .unwrap_or_else(|error| panic!("{:?}: {error}", stream.local_addr()));
+    let at_once = linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&stream, sockopt::Linger, &at_once).unwrap();
+}
+
+#[test]
+fn thousands_of_resets_before_in_and_after_a_request_do_no_harm() {
+    Fault {
+        name: "resets",
+        did: "6,000 connections reset: before a request, in its head, while it waits, while its answer is read",
+        resident_max_mib: 100,
+        flags: &[],
+    }
+    .survived(|server| {
+        for _ in 0..1_500 {
+            reset(server.address, b"", 0);
+            reset(server.address, b"GET / HTTP/1.1\r\nHo", 0);
+            reset(server.address, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n", 0);
+            reset(server.address, b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n", 12);
+        }
+        // The delayed ones are answered into the void.
+        crate::support::wait_for("all to be answered", Duration::from_secs(5), || {
+            (server.metric("http_requests_in_flight")? <= 1.0).then_some(())
+        });
+        "nothing".to_owned()
+    });
+}

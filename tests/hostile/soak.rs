@@ -1,0 +1,127 @@
+//! A mix of all faults for three minutes, run by hand.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::crowd::Crowd;
+use crate::fault::{ask, turn};
+use crate::resets::reset;
+use crate::support::client::load_until;
+use crate::support::server::Server;
+use crate::support::wait_for;
+
+const LASTS: Duration = Duration::from_secs(180);
+
+/// Clients that do nothing wrong, and none of whose requests may be lost.
+const CLIENTS: usize = 200;
+
+/// What each of the others sends, how many at a time, whether they read, and for how long they stay, seconds.
+const FAULTS: [(&[u8], usize, bool, u64); 9] = [
+    (b"", 200, false, 5),
+    (b"GET / HTTP/1.1\r\nX-Dribble: ", 100, false, 5),
+    (b"POST / HTTP/1.1\r\nContent-Length: 2000\r\n\r\n", 50, true, 1),
+    (
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /ui HTTP/1.1\r\n\r\n",
+        50,
+        true,
+        1,
+    ),
+    (
+        b"GET / HTTP/1.1\r\n\r\nGET /metrics HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        100,
+        true,
+        4,
+    ),
+    (b"GET /ui HTTP/1.1\r\n\r\n", 20, false, 2),
+    (b"\x16\x03\x01\x00\xa5\x01\x00\x00\r\n\r\n", 50, true, 1),
+    (b"GET /?delay=NaN HTTP/1.1\r\n\r\n", 50, true, 1),
+    (
+        b"BREW / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 18446744073709551615\r\n\r\n",
+        20,
+        true,
+        1,
+    ),
+];
+
+#[test]
+#[ignore = "takes three minutes; run by hand"]
+fn a_mix_of_all_faults_for_three_minutes_loses_nothing_and_leaves_nothing() {
+    let _turn = turn();
+    let server = Server::start(&["--access-log", "false"]);
+    server.get("/healthz");
+    let figures = || {
+        (
+            server.resident_bytes() >> 20,
+            server.open_fds(),
+            server.proc_status("Threads"),
+        )
+    };
+    let before = figures();
+    let begun = Instant::now();
+    let stop = AtomicBool::new(false);
+    let (seen, mut probes) = std::thread::scope(|scope| {
+        let stop = &stop;
+        let address = server.address;
+        let clients = scope.spawn(move || load_until(address, "/", CLIENTS, LASTS, &AtomicBool::new(false)));
+        for (said, count, reading, stays_s) in FAULTS {
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let mut crowd = Crowd::connect(address, count);
+                    crowd.say(&if said.starts_with(b"GET /ui") {
+                        said.repeat(100)
+                    } else {
+                        said.to_vec()
+                    });
+                    crowd.spend(Duration::from_secs(stays_s), reading);
+                }
+            });
+        }
+        scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                for _ in 0..50 {
+                    reset(address, b"GET / HTTP/1.1\r\n\r\n", 0);
+                }
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        });
+        let mut probes = Vec::new();
+        let mut resident = Vec::new();
+        while begun.elapsed() < LASTS {
+            let start = Instant::now();
+            assert_eq!(ask(address, "/metrics"), Some(200));
+            probes.push(start.elapsed());
+            if resident.len() as u64 <= begun.elapsed().as_secs() / 20 {
+                resident.push(server.resident_bytes() >> 20);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        stop.store(true, Ordering::Relaxed);
+        println!("resident memory each 20 s: {resident:?} MiB");
+        (clients.join().unwrap(), probes)
+    });
+    let page = server.metrics();
+    let served: f64 = page
+        .lines()
+        .filter(|line| line.starts_with("http_request_duration_seconds_count"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum();
+    probes.sort_unstable();
+    println!(
+        "requests served {served}, of {CLIENTS} regular clients {}, lost {}; probes: median {:?}, 99th percentile {:?}, worst {:?}",
+        seen.latencies.len(),
+        seen.lost,
+        probes[probes.len() / 2],
+        probes[probes.len() * 99 / 100],
+        probes.last().unwrap()
+    );
+    println!(
+        "MiB, descriptors, threads before {before:?}, right after {:?}",
+        figures()
+    );
+    wait_for("descriptors and threads to be back", Duration::from_secs(40), || {
+        let now = figures();
+        (now.1 <= before.1 + 6 && now.2 <= before.2 + 6).then_some(())
+    });
+    println!("and back {:?}", figures());
+    assert_eq!(seen.lost, 0);
+}
