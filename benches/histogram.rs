@@ -306,8 +306,8 @@ fn table() -> Option<()> {
 fn main() {
     let mut criterion = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .sample_size(30)
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(100)
         .without_plots()
         .configure_from_args();
     record(&mut criterion);
