@@ -248,7 +248,13 @@ fn print_rows(delay: &str, clients: usize, [ours, plain]: [[f64; 6]; 2]) {
         ("plain pool", plain, 1),
         ("**ratio**", ratios, 2),
     ] {
-        let columns: Vec<String> = figures.iter().map(|figure| format!("{figure:.digits$}")).collect();
+        let column = |figure: &f64| match figure {
+            figure if figure.is_infinite() => "over 2,000".to_owned(),
+            // A ratio to what did not come.
+            figure if *figure == 0.0 && digits == 2 => "-".to_owned(),
+            figure => format!("{figure:.digits$}"),
+        };
+        let columns: Vec<String> = figures.iter().map(column).collect();
         println!("| {delay} | {clients} | {name} | {} |", columns.join(" | "));
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod accept_loop;
 pub mod access_log;
+pub mod allocator;
 mod connections;
 pub mod delay;
 pub mod dispatcher;

@@ -16,7 +16,7 @@ use httpserver::reaper::Reaper;
 use httpserver::responders::Responders;
 use httpserver::schedule::Schedule;
 use httpserver::watch::{self, Progress};
-use httpserver::{listener, panics};
+use httpserver::{allocator, listener, panics};
 
 fn main() -> ExitCode {
     let flags = match Flags::read(env::args_os()) {
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    allocator::without_thread_caches();
     match serve(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => {
