@@ -282,11 +282,20 @@ fn labels() -> impl Strategy<Value = Labels> {
         .prop_map(|(method, path, status)| Labels { method, path, status })
 }
 
+/// Anything, and more often what falls between the bounds.
+fn duration_ns() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        0..3_000_000_000u64,
+        (0..42u32).prop_map(|power| 1 << power),
+        any::<u64>()
+    ]
+}
+
 proptest! {
     /// Whatever is observed, on whatever bounds and through however many recorders.
     #[test]
     fn any_observations_render_rising_buckets_and_equal_inf_and_count(
-        observed in proptest::collection::vec((labels(), any::<u64>(), 0..3usize), 0..200),
+        observed in proptest::collection::vec((labels(), duration_ns(), 0..3usize), 0..200),
         bounds in proptest::sample::select(vec!["1", "linear:0.25,0.25,8", "exponential:0.000000001,2,40"]),
         format in proptest::sample::select(&FORMATS[..]),
     ) {
