@@ -6,7 +6,7 @@
 //! - were cut off: first for writing, so that the client learns of it, then, [`LINGER`] later, for good (a client that
 //!   still sends would otherwise get a reset before it has read its last answer);
 //! - had nothing in flight for [`IDLE_MAX`], whether they are silent or dribble a header;
-//! - were idle the longest, while descriptors run short.
+//! - had nothing in flight for [`SHORTAGE_IDLE_MAX`], while descriptors run short.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -112,7 +112,7 @@ impl Reaper {
             let now = Instant::now();
             let mut soon = end(&mut lingering, fresh, now);
             let shortage = descriptors_short();
-            if shortage > 0 || sweep_at <= now {
+            if shortage || sweep_at <= now {
                 soon |= sweep(schedule, shortage, now);
                 sweep_at = now + SWEEP_INTERVAL;
             }
@@ -163,13 +163,12 @@ pub(crate) fn release(remains: Vec<Remains>) {
 }
 
 /// Looks at all connections, and ends those that must; tells whether to look again soon.
-fn sweep(schedule: &Schedule<Waiting>, shortage: usize, now: Instant) -> bool {
+fn sweep(schedule: &Schedule<Waiting>, shortage: bool, now: Instant) -> bool {
     let open = sockets::connected().map(|(_, peer)| peer).collect();
     let Swept { mut idle, held, going } = schedule.sweep(&open, now, IDLE_MAX);
-    if idle.is_empty() && shortage > 0 {
+    if idle.is_empty() && shortage {
+        // All of them: one that tiny_http has parked keeps its descriptors until another that is served lets go of a thread.
         idle = schedule.sweep(&open, now, SHORTAGE_IDLE_MAX).idle;
-        // A connection has two descriptors.
-        idle.truncate(shortage.div_ceil(2));
     }
     sockets::shut_down(&idle.into_iter().collect(), Shutdown::Both);
     // Those that are still open were among the idle ones.
@@ -177,10 +176,9 @@ fn sweep(schedule: &Schedule<Waiting>, shortage: usize, now: Instant) -> bool {
     going
 }
 
-/// By how many descriptors the process is above what it should have open.
-fn descriptors_short() -> usize {
+/// Whether descriptors are short.
+fn descriptors_short() -> bool {
     // An older kernel does not tell, which is no shortage.
-    let open = sockets::open_descriptors().unwrap_or(0);
     let limit = sockets::descriptor_limit();
-    usize::try_from(open.saturating_sub(limit - limit / SHORTAGE)).unwrap_or(usize::MAX)
+    sockets::open_descriptors().is_some_and(|open| open > limit - limit / SHORTAGE)
 }
