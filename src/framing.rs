@@ -46,11 +46,27 @@ pub fn of(request: &Request) -> Framing {
     }
 }
 
-/// Whether a request may be dropped once its socket is shut down: then there is nothing to wait for, only to allocate, and
-/// that is tried here first. What is allocated is never touched, so it costs addresses, not memory.
-///
-/// If not, it must be forgotten, which leaks its connection's thread and descriptors: tiny_http has no way to let go of it.
-pub fn droppable(request: &Request) -> bool {
+/// What comes of dropping a request once its socket is shut down: there is nothing to wait for then, only to allocate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drop {
+    /// It ends at once. What is allocated is never touched, so it costs addresses, not memory.
+    Harmless,
+    /// It panics before it allocates, and what it holds comes free all the same.
+    Panics,
+    /// It ends the process. So it must be forgotten, which leaks its connection's thread and descriptors: tiny_http has no way
+    /// to let go of it.
+    Deadly,
+}
+
+/// Finds out what comes of dropping a request, by trying to allocate as much.
+pub fn drop_of(request: &Request) -> Drop {
     let left = request.body_length().unwrap_or(0);
-    Vec::<u8>::new().try_reserve_exact(left).is_ok()
+    if isize::try_from(left).is_err() {
+        // No vector may be longer.
+        Drop::Panics
+    } else if Vec::<u8>::new().try_reserve_exact(left).is_ok() {
+        Drop::Harmless
+    } else {
+        Drop::Deadly
+    }
 }

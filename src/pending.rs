@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::mem::ManuallyDrop;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Instant;
 
 use tiny_http::{ReadWrite, Request, Response, StatusCode};
@@ -49,7 +50,7 @@ impl Channel {
             // The order of its connection's answers does not matter any more, and a writer has nothing to drain.
             Channel::Writer(_) => None,
             Channel::Unread(request) => Some(Remains {
-                droppable: framing::droppable(&request),
+                drop: framing::drop_of(&request),
                 held: Held::Request(request),
             }),
         }
@@ -60,7 +61,7 @@ impl Channel {
 /// dropped. Forgotten where it is not released.
 pub struct Remains {
     held: Held,
-    droppable: bool,
+    drop: framing::Drop,
 }
 
 enum Held {
@@ -74,28 +75,34 @@ impl Remains {
     /// tiny_http parts with the reader only by an upgrade. So the answer names a protocol to upgrade to (which any answer
     /// may, RFC 9110, section 7.8): the one that is spoken already. Its end is the connection's.
     pub(crate) fn answer(request: ManuallyDrop<Box<Request>>, status: u16, line: &str) -> Self {
-        let droppable = framing::droppable(&request);
+        let drop = framing::drop_of(&request);
         let request = ManuallyDrop::into_inner(request);
         let mut reader = request.upgrade("HTTP/1.1", Response::empty(StatusCode(status)));
         // The connection ends whether this arrives or not.
         let _ = reader.write_all(line.as_bytes()).and_then(|()| reader.flush());
         Remains {
             held: Held::Reader(ManuallyDrop::new(reader)),
-            droppable,
+            drop,
         }
     }
 
     /// Lets go of the connection, whose socket must be shut down by now, so that draining it finds its end at once.
-    ///
-    /// Tells whether its thread and descriptors could be freed: see [`framing::droppable`].
-    pub(crate) fn release(self) -> bool {
-        if self.droppable {
-            match self.held {
-                Held::Reader(reader) => drop(ManuallyDrop::into_inner(reader)),
-                // Not dropped whole: that would answer it.
-                Held::Request(request) => drop(ManuallyDrop::into_inner(request).into_writer()),
-            }
+    pub(crate) fn release(self) {
+        match self.drop {
+            framing::Drop::Harmless => self.held.drop(),
+            // On a thread without a name, whose panic ends nothing else. Where none is to be had, it leaks.
+            framing::Drop::Panics => drop(thread::Builder::new().spawn(|| self.held.drop())),
+            framing::Drop::Deadly => {}
         }
-        self.droppable
+    }
+}
+
+impl Held {
+    fn drop(self) {
+        match self {
+            Held::Reader(reader) => drop(ManuallyDrop::into_inner(reader)),
+            // Not dropped whole: that would answer it.
+            Held::Request(request) => drop(ManuallyDrop::into_inner(request).into_writer()),
+        }
     }
 }
