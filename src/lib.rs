@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accept_loop;
+pub mod accept_news;
 pub mod access_log;
 pub mod allocator;
 mod connections;
