@@ -39,7 +39,7 @@ const RINGS_MAX: usize = 20_000;
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long it does while the accept thread may have ended. To build one server too many does no harm, and clients wait.
-const ANSWER_WITHIN_IN_DOUBT: Duration = Duration::from_millis(100);
+const ANSWER_WITHIN_IN_DOUBT: Duration = Duration::from_millis(250);
 
 /// Rings without an answer after which the accept thread counts as gone.
 const UNANSWERED_MAX: u32 = 2;

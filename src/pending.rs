@@ -11,6 +11,7 @@ use tiny_http::{ReadWrite, Request, Response, StatusCode};
 use crate::endpoint::Answer;
 use crate::framing;
 use crate::metrics::{Labels, TraceContext};
+use crate::panics;
 use crate::response::Persistence;
 
 /// A request that waits for its answer.
@@ -90,8 +91,12 @@ impl Remains {
     pub(crate) fn release(self) {
         match self.drop {
             framing::Drop::Harmless => self.held.drop(),
-            // On a thread without a name, whose panic ends nothing else. Where none is to be had, it leaks.
-            framing::Drop::Panics => drop(thread::Builder::new().spawn(|| self.held.drop())),
+            // Where no thread is to be had, it leaks.
+            framing::Drop::Panics => drop(
+                thread::Builder::new()
+                    .name(panics::EXPECTED.to_owned())
+                    .spawn(|| self.held.drop()),
+            ),
             framing::Drop::Deadly => {}
         }
     }

@@ -7,7 +7,8 @@
 //! cargo test --release --test hostile -- --nocapture
 //! ```
 //!
-//! They are for the release build alone: what is timed is the server that people run. Cases run one after the other, whatever the number of test threads. The soak test is run by hand:
+//! They are for the release build alone: what is timed is the server that people run. Cases run one after the other, whatever
+//! the number of test threads. The soak test is run by hand:
 //!
 //! ```text
 //! cargo test --release --test hostile -- --ignored --nocapture

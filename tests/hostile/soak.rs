@@ -88,7 +88,14 @@ fn a_mix_of_all_faults_for_three_minutes_loses_nothing_and_leaves_nothing() {
         let mut resident = Vec::new();
         while begun.elapsed() < LASTS {
             let start = Instant::now();
-            assert_eq!(ask(address, "/metrics"), Some(200));
+            assert_eq!(
+                ask(address, "/metrics"),
+                Some(200),
+                "a probe, after {:?} and {:?}: {}",
+                begun.elapsed(),
+                start.elapsed(),
+                server.stderr()
+            );
             probes.push(start.elapsed());
             if resident.len() as u64 <= begun.elapsed().as_secs() / 20 {
                 resident.push(server.resident_bytes() >> 20);
