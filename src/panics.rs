@@ -13,15 +13,9 @@ const EXIT_STATUS: i32 = 70;
 /// How often panics of connection threads are told of.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
-<<<<<<< HEAD
-=======
-/// Threads of ours are named; tiny_http's are not.
-const VITAL_PREFIX: &str = "httpserver-";
-
 /// The name of threads whose panic is expected and means nothing.
 pub const EXPECTED: &str = "letting-go";
 
->>>>>>> hostile
 #[derive(Default)]
 struct Reported {
     at: Option<Instant>,
@@ -34,17 +28,12 @@ struct Reported {
 pub fn install(on_foreign: impl Fn() + Send + Sync + 'static) {
     let reported = Mutex::new(Reported::default());
     std::panic::set_hook(Box::new(move |info| {
-<<<<<<< HEAD
-        // Threads of ours are named; tiny_http's are not.
-        let ours = thread::current().name().is_some();
-=======
         let thread = thread::current();
-        let name = thread.name().unwrap_or_default();
-        if name == EXPECTED {
+        if thread.name() == Some(EXPECTED) {
             return;
         }
-        let ours = name == "main" || name.starts_with(VITAL_PREFIX);
->>>>>>> hostile
+        // Threads of ours are named; tiny_http's are not.
+        let ours = thread.name().is_some();
         if ours {
             // The default hook's wording, on one line; the process must not outlive a part of itself.
             eprintln!("httpserver: a part of the server panicked, which ends it: {info}");
