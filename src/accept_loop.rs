@@ -14,13 +14,13 @@
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tiny_http::Server;
 
+use crate::accept_news::AcceptNews;
 use crate::dispatcher::Dispatch;
 use crate::doorbell::{Doorbell, Ring};
 use crate::listener;
@@ -50,70 +50,12 @@ const REBUILD_INTERVAL: Duration = Duration::from_millis(100);
 /// Descriptors that must be spare for a new server to be of use: it loses the connection at which they run out.
 const SPARE_DESCRIPTORS: usize = 32;
 
-/// What is to be done, as others tell the accept loop's keeper.
-#[derive(Default)]
-struct Told {
-    accept_failed: bool,
-    drain: bool,
-    drained: bool,
-}
-
-/// How others reach the keeper.
-#[derive(Default)]
-pub struct Bell {
-    arrived: AtomicBool,
-    told: Mutex<Told>,
-    news: Condvar,
-}
-
-impl Bell {
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Tells that a request arrived, so that others may be parked behind it. Costs next to nothing: called for each.
-    pub fn request_arrived(&self) {
-        if !self.arrived.load(Ordering::Relaxed) {
-            self.arrived.store(true, Ordering::Relaxed);
-            // Taken so that the keeper can not be between its look at `arrived` and its wait.
-            drop(self.lock());
-            self.news.notify_all();
-        }
-    }
-
-    /// Tells that the accept thread has ended, or may have.
-    pub fn accept_failed(&self) {
-        self.lock().accept_failed = true;
-        self.news.notify_all();
-    }
-
-    /// Lets everything in that was accepted, refuses new connections from then on, and returns when that is so, or after
-    /// `timeout`.
-    pub fn close(&self, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
-        let mut told = self.lock();
-        told.drain = true;
-        self.news.notify_all();
-        while !told.drained {
-            let now = Instant::now();
-            if now >= deadline {
-                return;
-            }
-            told = self
-                .news
-                .wait_timeout(told, deadline - now)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-    }
-}
-
 /// Keeps the accept loop.
 pub struct AcceptLoop {
     listener: TcpListener,
     doorbell: Doorbell,
     dispatch: Arc<Dispatch>,
-    bell: Arc<Bell>,
+    news: Arc<AcceptNews>,
     built_at: Instant,
 }
 
@@ -123,13 +65,13 @@ impl AcceptLoop {
     /// # Errors
     ///
     /// As the system's.
-    pub fn start(listener: TcpListener, dispatch: Arc<Dispatch>, bell: Arc<Bell>) -> io::Result<SocketAddr> {
+    pub fn start(listener: TcpListener, dispatch: Arc<Dispatch>, news: Arc<AcceptNews>) -> io::Result<SocketAddr> {
         let address = listener.local_addr()?;
         let mut keeper = AcceptLoop {
             listener,
             doorbell: Doorbell::of(address),
             dispatch,
-            bell,
+            news,
             built_at: Instant::now(),
         };
         keeper.build()?;
@@ -140,7 +82,7 @@ impl AcceptLoop {
     fn build(&mut self) -> io::Result<()> {
         self.built_at = Instant::now();
         let server = Server::from_listener(self.listener.try_clone()?, None).map_err(io::Error::other)?;
-        self.dispatch.start(server, &self.bell)
+        self.dispatch.start(server, &self.news)
     }
 
     fn keep(&mut self) {
@@ -148,7 +90,10 @@ impl AcceptLoop {
         let mut doubt = false;
         let mut unanswered = 0;
         loop {
-            let (failed, drain) = self.wait(doubt);
+            let (failed, drain) = self.news.wait(
+                RING_INTERVAL_MIN,
+                if doubt { RING_INTERVAL_MIN } else { RING_INTERVAL_MAX },
+            );
             if drain {
                 return self.close();
             }
@@ -164,27 +109,6 @@ impl AcceptLoop {
             if gone && self.rebuild() {
                 (doubt, unanswered) = (false, 0);
             }
-        }
-    }
-
-    /// Waits for the next series of rings to be due. Tells whether the accept thread failed, and whether to drain.
-    fn wait(&self, doubt: bool) -> (bool, bool) {
-        let start = Instant::now();
-        let mut told = self.bell.lock();
-        loop {
-            let waited = start.elapsed();
-            let hurry = doubt || told.accept_failed || self.bell.arrived.load(Ordering::Relaxed);
-            let due = if hurry { RING_INTERVAL_MIN } else { RING_INTERVAL_MAX };
-            if told.drain || waited >= due {
-                self.bell.arrived.store(false, Ordering::Relaxed);
-                return (std::mem::take(&mut told.accept_failed), told.drain);
-            }
-            told = self
-                .bell
-                .news
-                .wait_timeout(told, due - waited)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
         }
     }
 
@@ -222,7 +146,6 @@ impl AcceptLoop {
         if let Err(error) = listener::close(&self.listener) {
             eprintln!("httpserver: cannot close the listening socket: {error}");
         }
-        self.bell.lock().drained = true;
-        self.bell.news.notify_all();
+        self.news.closed();
     }
 }

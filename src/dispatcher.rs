@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Request, Server};
 
-use crate::accept_loop::Bell;
+use crate::accept_news::AcceptNews;
 use crate::delay::Delay;
 use crate::endpoint::{self, Answer};
 use crate::metrics::{Labels, Status, TraceContext};
@@ -48,7 +48,7 @@ pub struct Dispatch {
 /// The dispatcher of one `tiny_http::Server`.
 struct Dispatcher {
     dispatch: Arc<Dispatch>,
-    bell: Arc<Bell>,
+    news: Arc<AcceptNews>,
     delay: Delay,
 }
 
@@ -58,10 +58,10 @@ impl Dispatch {
     /// # Errors
     ///
     /// As the system's, where no thread can be had.
-    pub fn start(self: &Arc<Self>, server: Server, bell: &Arc<Bell>) -> io::Result<()> {
+    pub fn start(self: &Arc<Self>, server: Server, news: &Arc<AcceptNews>) -> io::Result<()> {
         let mut dispatcher = Dispatcher {
             dispatch: Arc::clone(self),
-            bell: Arc::clone(bell),
+            news: Arc::clone(news),
             delay: Delay::new(self.delay_min, self.delay_max),
         };
         panics::spawn_vital("dispatcher", move || dispatcher.run(&server)).map(drop)
@@ -75,7 +75,7 @@ impl Dispatcher {
         }
         self.dispatch.progress.waits();
         // The accept thread has ended. Its connections live on, and each is answered until the last is silent.
-        self.bell.accept_failed();
+        self.news.accept_failed();
         while let Ok(Some(request)) = server.recv_timeout(LAST_REQUEST_AFTER) {
             self.take(request);
         }
@@ -93,7 +93,7 @@ impl Dispatcher {
 
     fn take(&mut self, request: Request) {
         let arrived = Instant::now();
-        self.bell.request_arrived();
+        self.news.request_arrived();
         // A TCP listener's requests always have a peer.
         let Some(&peer) = request.remote_addr() else {
             return;

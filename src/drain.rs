@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::accept_loop::Bell;
+use crate::accept_news::AcceptNews;
 use crate::access_log::AccessLog;
 use crate::panics;
 use crate::pending::Waiting;
@@ -36,7 +36,7 @@ pub struct Drain {
     /// Set at the start of the drain.
     pub draining: Arc<AtomicBool>,
     /// The way to close the listening socket.
-    pub bell: Arc<Bell>,
+    pub news: Arc<AcceptNews>,
     /// Where requests wait.
     pub schedule: Arc<Schedule<Waiting>>,
     /// The access log, if there is one.
@@ -78,7 +78,7 @@ impl Drain {
     pub fn run(&self) {
         let deadline = Instant::now() + self.timeout;
         self.draining.store(true, Ordering::Relaxed);
-        self.bell.close(self.timeout);
+        self.news.close(self.timeout);
         let drained = self.wait_quiet(deadline) || {
             self.schedule.hurry();
             self.wait_quiet(Instant::now() + HURRY_MAX)

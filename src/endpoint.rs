@@ -84,12 +84,15 @@ fn answer(request: &Request, path: Path, query: &str, ready: bool) -> Answer {
         Path::Readyz if ready => Answer::Line(Status::OK, Cow::Borrowed("ready\n")),
         Path::Readyz => Answer::Line(Status::SERVICE_UNAVAILABLE, Cow::Borrowed("draining\n")),
         Path::Metrics => {
-            let accept = request
+            // Several headers are as good as one list (RFC 9110, section 5.3).
+            let accept: Vec<&str> = request
                 .headers()
                 .iter()
-                .find(|header| header.field.equiv("Accept"))
-                .map(|header| header.value.as_str());
-            Answer::Metrics(Format::negotiate(accept))
+                .filter(|header| header.field.equiv("Accept"))
+                .map(|header| header.value.as_str())
+                .collect();
+            let accept = (!accept.is_empty()).then(|| accept.join(", "));
+            Answer::Metrics(Format::negotiate(accept.as_deref()))
         }
         Path::Ui => Answer::Ui,
         Path::Other => Answer::Line(

@@ -11,7 +11,9 @@
 #![forbid(unsafe_code)]
 
 pub mod accept_loop;
+pub mod accept_news;
 pub mod access_log;
+pub mod allocator;
 mod connections;
 pub mod delay;
 pub mod dispatcher;

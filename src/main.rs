@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::{env, io};
 
-use httpserver::accept_loop::{AcceptLoop, Bell};
+use httpserver::accept_loop::AcceptLoop;
+use httpserver::accept_news::AcceptNews;
 use httpserver::access_log::AccessLog;
 use httpserver::dispatcher::Dispatch;
 use httpserver::drain::{Drain, Ending};
@@ -16,7 +17,7 @@ use httpserver::reaper::Reaper;
 use httpserver::responders::Responders;
 use httpserver::schedule::Schedule;
 use httpserver::watch::{self, Progress};
-use httpserver::{listener, panics};
+use httpserver::{allocator, listener, panics};
 
 fn main() -> ExitCode {
     let flags = match Flags::read(env::args_os()) {
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    allocator::without_thread_caches();
     match serve(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => {
@@ -59,10 +61,10 @@ fn serve(flags: &Flags) -> Result<(), String> {
 
 fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, Ending)> {
     let ending = Ending::register()?;
-    let bell = Arc::new(Bell::default());
+    let news = Arc::new(AcceptNews::default());
     panics::install({
-        let bell = Arc::clone(&bell);
-        move || bell.accept_failed()
+        let news = Arc::clone(&news);
+        move || news.accept_failed()
     });
     let draining = Arc::new(AtomicBool::new(false));
     let metrics = Arc::new(Metrics::new(flags.buckets.clone()));
@@ -87,7 +89,7 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
         delay_max: flags.delay_max,
         error_rate: flags.error_rate,
     });
-    let address = AcceptLoop::start(listener, dispatch, Arc::clone(&bell))?;
+    let address = AcceptLoop::start(listener, dispatch, Arc::clone(&news))?;
     eprintln!(
         "httpserver {} listening on {address}, answering after {} to {}",
         env!("CARGO_PKG_VERSION"),
@@ -96,7 +98,7 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
     );
     let drain = Drain {
         draining,
-        bell,
+        news,
         schedule,
         log,
         timeout: flags.drain_timeout,

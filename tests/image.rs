@@ -40,7 +40,15 @@ fn binary(podman: &Podman, test: &str) -> PathBuf {
 
 /// For the README; said past the test harness, which keeps what a passing test prints to itself.
 fn tell(figure: &str) {
-    writeln!(std::io::stderr(), "figure: {figure}").unwrap();
+    let line = format!("\nfigure: {figure}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+#[test]
+fn hadolint_finds_nothing_in_the_containerfile() {
+    let hadolint = podman::root().join(".tools/venv/bin/hadolint");
+    let said = stdout(Command::new(hadolint).arg(podman::root().join("Containerfile")));
+    assert_eq!(said, "");
 }
 
 #[test]

@@ -124,6 +124,23 @@ fn probes_metrics_and_page_are_not_delayed() {
 }
 
 #[test]
+fn several_accept_headers_are_one_list() {
+    let server = quick(&[]);
+    let mut client = server.connect();
+    let accept = [
+        ("Accept", "text/html"),
+        ("Accept", "application/openmetrics-text;version=1.0.0"),
+    ];
+    client.request("GET", "/metrics", &accept);
+    let page = client.receive().unwrap();
+    assert!(
+        page.header("Content-Type")
+            .unwrap()
+            .starts_with("application/openmetrics-text; version=1.0.0")
+    );
+}
+
+#[test]
 fn head_is_get_without_the_body() {
     let server = quick(&[]);
     let mut client = server.connect();

@@ -109,9 +109,10 @@ fn quantiles_are_those_of_promql_for_any_histogram() {
         let pages = browser.evaluate(&script);
         for (case, page) in pages.as_array().unwrap().iter().enumerate() {
             let page: f64 = page.as_str().unwrap().replace("Infinity", "inf").parse().unwrap();
+            let label = case.to_string();
             let labelled = answers
                 .iter()
-                .find(|answer| answer["metric"]["case"] == case.to_string());
+                .find(|answer| answer["metric"]["case"].as_str() == Some(&label));
             let promql: f64 = labelled.expect("an answer for each case")["value"][1]
                 .as_str()
                 .unwrap()
@@ -295,7 +296,7 @@ fn five_buckets_are_shown_as_hiding_what_is_above_them() {
     settle(&mut browser, clients.latencies.len() as f64);
     for id in ["p50", "p90", "p99"] {
         assert_eq!(shown(&mut browser, id), 0.50625, "{id} is clamped as PromQL clamps it");
-        assert_eq!(browser.text(&format!("#{id}")), "≥ 0.506s");
+        assert_eq!(browser.text(&format!("#{id}")), "≥\u{202f}0.506s");
     }
     let bars = bars(&mut browser);
     let above = clients
@@ -394,7 +395,8 @@ fn the_page_is_served_with_its_policy_and_for_head_too() {
     );
 }
 
-/// Makes the pictures of the README, which shows the page after five minutes: `cargo test --test ui -- --ignored`.
+/// Makes the pictures of the README, which shows the page after five minutes: `cargo test --test ui -- --ignored`. They
+/// are kept small by `pngquant --quality 85-100 --ext .png --force docs/*.png && optipng docs/*.png`.
 #[test]
 #[ignore = "takes five minutes and writes to docs/"]
 fn pictures_for_the_readme() {

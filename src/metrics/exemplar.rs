@@ -1,6 +1,6 @@
 //! An exemplar of one bucket, as one writer leaves it and any reader finds it.
 
-use super::sync::{AtomicU64, Ordering, fence};
+use super::sync::{Ordering, Word, fence};
 use super::traceparent::TraceContext;
 use std::time::SystemTime;
 
@@ -38,24 +38,23 @@ pub(super) fn unix_time_ms() -> u64 {
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct ExemplarSlot {
-    version: AtomicU64,
-    duration_ns: AtomicU64,
-    timestamp_ms: AtomicU64,
-    trace_id_high: AtomicU64,
-    trace_id_low: AtomicU64,
-    span_id: AtomicU64,
+    version: Word,
+    duration_ns: Word,
+    timestamp_ms: Word,
+    trace_id_high: Word,
+    trace_id_low: Word,
+    span_id: Word,
 }
 
 impl ExemplarSlot {
     pub(super) fn new() -> ExemplarSlot {
-        let zero = || AtomicU64::new(0);
         ExemplarSlot {
-            version: zero(),
-            duration_ns: zero(),
-            timestamp_ms: zero(),
-            trace_id_high: zero(),
-            trace_id_low: zero(),
-            span_id: zero(),
+            version: Word::zero(),
+            duration_ns: Word::zero(),
+            timestamp_ms: Word::zero(),
+            trace_id_high: Word::zero(),
+            trace_id_low: Word::zero(),
+            span_id: Word::zero(),
         }
     }
 
@@ -64,7 +63,7 @@ impl ExemplarSlot {
         let (trace_id, span_id) = exemplar
             .trace
             .map_or((0, 0), |trace| (trace.trace_id(), trace.span_id()));
-        let version = self.version.load(Ordering::Relaxed);
+        let version = self.version.own();
         self.version.store(version + 1, Ordering::Relaxed);
         fence(Ordering::Release);
         self.duration_ns.store(exemplar.duration_ns, Ordering::Relaxed);

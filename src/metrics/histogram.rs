@@ -2,7 +2,7 @@
 
 use super::bounds::BOUNDS_MAX;
 use super::exemplar::{Exemplar, ExemplarSlot, unix_time_ms};
-use super::sync::{AtomicU64, Ordering, fence, yield_now};
+use super::sync::{Ordering, Word, fence, yield_now};
 use super::traceparent::TraceContext;
 
 /// The largest number of buckets: one a bound, and `+Inf`.
@@ -30,7 +30,7 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// There is one writer. [`Recorder`](super::Recorder) is not `Clone` and records through `&mut self`, each has
 /// a shard of its own, and a shard passes from one to the next only through a release and an acquire. So the
-/// writer's loads of its own words are exact, and plain stores do for read-modify-write.
+/// writer's loads of its own words ([`Word::own`]) are exact, and plain stores do for read-modify-write.
 ///
 /// Observations are numbered from 1. Observation *n* is written ahead, then published, then applied:
 ///
@@ -82,7 +82,7 @@ const READS_BEFORE_YIELD: u32 = 16;
 #[repr(align(128))]
 pub(super) struct Histogram {
     /// How many observations are part of the series.
-    published: AtomicU64,
+    published: Word,
     /// Only as many as there are buckets are ever touched.
     buckets: [Bucket; BUCKETS_MAX],
     log: [LogEntry; LOG_LEN as usize],
@@ -93,48 +93,45 @@ pub(super) struct Histogram {
 #[derive(Debug)]
 struct Bucket {
     /// Observations in this bucket alone, not cumulated.
-    count: AtomicU64,
+    count: Word,
     /// The scrape that the exemplar was written for. Only the writer reads it; it is here, rather than in the slot,
     /// so that an observation that is no exemplar touches no further cache line.
-    exemplar_scrape: AtomicU64,
+    exemplar_scrape: Word,
 }
 
 /// An observation, written ahead: the state that it leads to. Never across two cache lines.
 #[derive(Debug)]
 #[repr(align(32))]
 struct LogEntry {
-    bucket: AtomicU64,
+    bucket: Word,
     /// The bucket's count with it.
-    count: AtomicU64,
+    count: Word,
     /// The sum with it, in nanoseconds.
-    sum_ns_low: AtomicU64,
-    sum_ns_high: AtomicU64,
+    sum_ns_low: Word,
+    sum_ns_high: Word,
 }
 
 impl LogEntry {
     #[inline]
-    fn sum_ns(&self) -> u128 {
-        let high = self.sum_ns_high.load(Ordering::Relaxed);
-        let low = self.sum_ns_low.load(Ordering::Relaxed);
-        u128::from(high) << 64 | u128::from(low)
+    fn sum_ns(&self, load: impl Fn(&Word) -> u64) -> u128 {
+        u128::from(load(&self.sum_ns_high)) << 64 | u128::from(load(&self.sum_ns_low))
     }
 }
 
 impl Histogram {
     /// A histogram of that many buckets, at most [`BUCKETS_MAX`], `+Inf` included.
     pub(super) fn new(buckets: usize) -> Histogram {
-        let zero = || AtomicU64::new(0);
         Histogram {
-            published: zero(),
+            published: Word::zero(),
             buckets: std::array::from_fn(|_| Bucket {
-                count: zero(),
-                exemplar_scrape: zero(),
+                count: Word::zero(),
+                exemplar_scrape: Word::zero(),
             }),
             log: std::array::from_fn(|_| LogEntry {
-                bucket: zero(),
-                count: zero(),
-                sum_ns_low: zero(),
-                sum_ns_high: zero(),
+                bucket: Word::zero(),
+                count: Word::zero(),
+                sum_ns_low: Word::zero(),
+                sum_ns_high: Word::zero(),
             }),
             exemplars: (0..buckets).map(|_| ExemplarSlot::new()).collect(),
         }
@@ -149,10 +146,10 @@ impl Histogram {
     /// another number after each scrape, never 0.
     #[inline]
     pub(super) fn observe(&self, bucket: usize, duration_ns: u64, scrape: u64, trace: Option<TraceContext>) {
-        let observation = self.published.load(Ordering::Relaxed) + 1;
-        let sum_ns = self.log_entry(observation - 1).sum_ns() + u128::from(duration_ns);
+        let observation = self.published.own() + 1;
+        let sum_ns = self.log_entry(observation - 1).sum_ns(Word::own) + u128::from(duration_ns);
         let Bucket { count, exemplar_scrape } = &self.buckets[bucket];
-        let new_count = count.load(Ordering::Relaxed) + 1;
+        let new_count = count.own() + 1;
 
         let entry = self.log_entry(observation);
         entry.bucket.store(bucket as u64, Ordering::Relaxed);
@@ -164,7 +161,7 @@ impl Histogram {
         fence(Ordering::Release);
 
         count.store(new_count, Ordering::Relaxed);
-        if trace.is_some() || exemplar_scrape.load(Ordering::Relaxed) != scrape {
+        if trace.is_some() || exemplar_scrape.own() != scrape {
             exemplar_scrape.store(scrape, Ordering::Relaxed);
             self.write_exemplar(bucket, duration_ns, trace);
         }
@@ -223,7 +220,7 @@ impl Histogram {
             // Whole or not, the bucket is one that some observation had.
             counts[entry.bucket.load(Ordering::Relaxed) as usize] = entry.count.load(Ordering::Relaxed);
         }
-        let sum_ns = self.log_entry(last).sum_ns();
+        let sum_ns = self.log_entry(last).sum_ns(|word| word.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let now = self.published.load(Ordering::Relaxed);
         (now - first <= LOG_LEN - 2).then_some(sum_ns)

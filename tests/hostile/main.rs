@@ -7,11 +7,14 @@
 //! cargo test --release --test hostile -- --nocapture
 //! ```
 //!
-//! Cases run one after the other, whatever the number of test threads. The soak test is run by hand:
+//! They are for the release build alone: what is timed is the server that people run. Cases run one after the other, whatever
+//! the number of test threads. The soak test is run by hand:
 //!
 //! ```text
 //! cargo test --release --test hostile -- --ignored --nocapture
 //! ```
+
+#![cfg(not(debug_assertions))]
 
 #[path = "../support/mod.rs"]
 mod support;

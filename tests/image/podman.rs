@@ -26,7 +26,8 @@ impl Podman {
             home.join("containers.conf"),
             format!(
                 "[containers]\ndefault_ulimits = [\"nofile={descriptors}:{descriptors}\", \"nproc=32768:32768\"]\n\
-                 [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n"
+                 [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
+                 [network]\nnetwork_backend = \"cni\"\n"
             ),
         )
         .unwrap();

@@ -1,0 +1,46 @@
+//! What is allocated once warm: nothing.
+
+use std::alloc::System;
+use std::sync::Arc;
+
+use httpserver::metrics::{Bounds, Escaping, Format, Labels, Method, Metrics, Path, Status, TraceContext};
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// The fewest allocations that a call makes. The allocator counts those of all threads, the test's own among them.
+fn allocations(mut call: impl FnMut()) -> usize {
+    let once = |()| {
+        let region = Region::new(ALLOCATOR);
+        call();
+        let change = region.change();
+        change.allocations + change.reallocations
+    };
+    std::iter::repeat_n((), 20).map(once).min().unwrap()
+}
+
+#[test]
+fn neither_recording_nor_rendering_allocates_once_warm() {
+    let metrics = Arc::new(Metrics::new(Bounds::default()));
+    let mut recorder = metrics.recorder();
+    let labels = Labels {
+        method: Method::Get,
+        path: Path::Root,
+        status: Status::OK,
+    };
+    let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    recorder.record(labels, 1, trace);
+    let mut record = || (0..1_000).for_each(|n| recorder.record(labels, n * 3_000_000, trace));
+    assert_eq!(allocations(&mut record), 0);
+
+    let mut page = Vec::new();
+    for format in [Format::Text004, Format::OpenMetrics100(Some(Escaping::AllowUtf8))] {
+        metrics.render(format, &mut page);
+        let render = || {
+            page.clear();
+            metrics.render(format, &mut page);
+        };
+        assert_eq!(allocations(render), 0, "{format:?}");
+    }
+}

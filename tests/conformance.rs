@@ -1,0 +1,214 @@
+//! What the running server serves on /metrics: to those who ask as Prometheus does, beside /proc, and to a real
+//! Prometheus that keeps exemplars.
+
+mod support;
+
+use std::fs;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use support::prometheus::{Prometheus, percent_encoded, scrape_config};
+use support::server::{Server, value_of};
+use support::wait_for;
+
+#[test]
+fn each_scraper_gets_the_content_type_it_asks_for_and_the_page_that_goes_with_it() {
+    let server = Server::start(&[]);
+    let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
+        application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
+        text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
+    let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+        text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    for (accept, content_type) in [
+        (
+            prometheus_3,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+        ),
+        (
+            prometheus_2,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        ),
+        (
+            "application/openmetrics-text;version=0.0.1",
+            "application/openmetrics-text; version=0.0.1; charset=utf-8",
+        ),
+        (
+            "text/plain;version=1.0.0",
+            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
+        ),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("image/png", "text/plain; version=0.0.4; charset=utf-8"),
+    ] {
+        let mut client = server.connect();
+        client.request("GET", "/metrics", &[("Accept", accept)]);
+        let response = client.receive().unwrap();
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("Content-Type"), Some(content_type), "{accept}");
+        let is_openmetrics = content_type.starts_with("application/openmetrics-text");
+        assert_eq!(response.text().ends_with("\n# EOF\n"), is_openmetrics, "{accept}");
+        client.request("HEAD", "/metrics", &[("Accept", accept)]);
+        let response = client.receive_head().unwrap();
+        assert_eq!(
+            (response.status, response.header("Content-Type")),
+            (200, Some(content_type)),
+            "{accept}"
+        );
+    }
+}
+
+/// A number out of a file of /proc/PID.
+fn proc_number(server: &Server, file: &str, find: impl Fn(&str) -> Option<u64>) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{}/{file}", server.pid())).unwrap();
+    find(&text).unwrap_or_else(|| panic!("not in {file}: {text}"))
+}
+
+/// The tolerances are for what moves between the server's look and ours: a tick of CPU time, memory of the scrape
+/// itself, the connection and the thread that serve it and the one that the server opens to itself now and then.
+#[test]
+fn process_metrics_agree_with_proc() {
+    const MEMORY_TOLERANCE_BYTES: f64 = 1e6;
+    const FDS_TOLERANCE: f64 = 6.0;
+    const THREADS_TOLERANCE: f64 = 3.0;
+    const CPU_TOLERANCE_SECONDS: f64 = 0.011;
+    const START_TOLERANCE_SECONDS: f64 = 1.5;
+    let spawned = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    // Warm: what the first scrapes allocate is there to stay.
+    for _ in 0..20 {
+        client.get("/metrics");
+    }
+    let near = |name: &str, told: f64, truth: f64, tolerance: f64| {
+        assert!(
+            (told - truth).abs() <= tolerance,
+            "{name}: the page tells {told}, the kernel {truth}"
+        );
+    };
+    let cpu_before = server.cpu_time().as_secs_f64();
+    let page = client.get("/metrics").text();
+    let cpu_after = server.cpu_time().as_secs_f64();
+    let value = |name: &str| value_of(&page, name).unwrap_or_else(|| panic!("no {name}"));
+
+    let cpu = value("process_cpu_seconds_total");
+    assert!(
+        (cpu_before - CPU_TOLERANCE_SECONDS..=cpu_after + CPU_TOLERANCE_SECONDS).contains(&cpu),
+        "{cpu_before} {cpu} {cpu_after}"
+    );
+    let resident = server.resident_bytes() as f64;
+    near(
+        "resident",
+        value("process_resident_memory_bytes"),
+        resident,
+        MEMORY_TOLERANCE_BYTES,
+    );
+    // A thread that comes or goes takes its stack, of megabytes of addresses, along.
+    let virtual_bytes = (server.proc_status("VmSize") * 1024) as f64;
+    near(
+        "virtual",
+        value("process_virtual_memory_bytes"),
+        virtual_bytes,
+        virtual_bytes * 0.05,
+    );
+    near(
+        "fds",
+        value("process_open_fds"),
+        server.open_fds() as f64,
+        FDS_TOLERANCE,
+    );
+    near(
+        "threads",
+        value("process_threads"),
+        server.proc_status("Threads") as f64,
+        THREADS_TOLERANCE,
+    );
+    near(
+        "start",
+        value("process_start_time_seconds"),
+        spawned,
+        START_TOLERANCE_SECONDS,
+    );
+    let max_fds = proc_number(&server, "limits", |limits| {
+        limits
+            .lines()
+            .find_map(|line| line.strip_prefix("Max open files"))?
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    });
+    assert_eq!(value("process_max_fds"), max_fds as f64);
+}
+
+#[test]
+fn open_descriptors_are_counted_as_connections_come_and_go() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let mut open_fds = || value_of(&client.get("/metrics").text(), "process_open_fds").unwrap();
+    let before = open_fds();
+    let connections: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    // Each connection is two descriptors in the server.
+    wait_for("50 connections' descriptors", Duration::from_secs(10), || {
+        (open_fds() >= before + 90.0).then_some(())
+    });
+    drop(connections);
+    wait_for("their end", Duration::from_secs(10), || {
+        (open_fds() <= before + 10.0).then_some(())
+    });
+}
+
+/// The exemplars of a metric's buckets that Prometheus keeps.
+fn exemplars(prometheus: &Prometheus, labels: &str) -> Vec<Value> {
+    let query = format!("http_request_duration_seconds_bucket{labels}");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let answer = prometheus.api(&format!(
+        "/api/v1/query_exemplars?query={}&start={}&end={}",
+        percent_encoded(&query),
+        now - 300,
+        now + 60
+    ));
+    let series = answer["data"].as_array().unwrap().clone();
+    series
+        .iter()
+        .flat_map(|series| series["exemplars"].as_array().unwrap().clone())
+        .collect()
+}
+
+#[test]
+fn a_real_prometheus_keeps_our_exemplars() {
+    let server = Server::start(&[]);
+    let config = scrape_config(&[server.address]);
+    let prometheus = Prometheus::start(&config, &["--enable-feature=exemplar-storage"]);
+    let mut client = server.connect();
+    let sent: Vec<_> = [("250ms", 0.25), ("800ms", 0.8), ("1600ms", 1.6)]
+        .into_iter()
+        .enumerate()
+        .map(|(place, (delay, seconds))| {
+            let (trace_id, span_id) = (format!("{:032x}", 0xabc0 + place), format!("{:016x}", 0xdef0 + place));
+            let traceparent = format!("00-{trace_id}-{span_id}-01");
+            client.request("GET", &format!("/?delay={delay}"), &[("traceparent", &traceparent)]);
+            assert_eq!(client.receive().unwrap().status, 200);
+            (trace_id, span_id, seconds)
+        })
+        .collect();
+    for (trace_id, span_id, seconds) in sent {
+        let exemplar = wait_for(&format!("the exemplar of {trace_id}"), Duration::from_secs(20), || {
+            let kept = exemplars(&prometheus, r#"{method="GET",path="/",status="200"}"#);
+            kept.into_iter()
+                .find(|exemplar| exemplar["labels"]["trace_id"] == *trace_id)
+        });
+        assert_eq!(exemplar["labels"]["api"], "/");
+        assert_eq!(exemplar["labels"]["span_id"], *span_id);
+        let value: f64 = exemplar["value"].as_str().unwrap().parse().unwrap();
+        assert!(
+            (seconds..seconds + 0.25).contains(&value),
+            "{value} s for a delay of {seconds} s"
+        );
+    }
+    // Without a trace there is one, too.
+    server.get("/healthz");
+    wait_for("an exemplar without a trace", Duration::from_secs(20), || {
+        let kept = exemplars(&prometheus, r#"{path="/healthz"}"#);
+        kept.into_iter()
+            .find(|exemplar| exemplar["labels"] == serde_json::json!({"api": "/healthz"}))
+    });
+}

@@ -1,0 +1,38 @@
+"""Reads pages with the official client's parsers and prints what they understood.
+
+Standard input: a JSON list of {"openmetrics": bool, "page": text}. Standard output: for each page a JSON object of its
+families by name: type, unit, help and samples, each a list of name, labels, value, and exemplar or null. A page that
+a parser refuses ends the program with its complaint.
+"""
+
+import json
+import sys
+
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client import parser as text
+
+
+def exemplar(sample):
+    if sample.exemplar is None:
+        return None
+    return {
+        "labels": sample.exemplar.labels,
+        "value": sample.exemplar.value,
+        "timestamp": float(sample.exemplar.timestamp),
+    }
+
+
+def understood(page):
+    parser = openmetrics if page["openmetrics"] else text
+    return {
+        family.name: {
+            "type": family.type,
+            "unit": family.unit,
+            "help": family.documentation,
+            "samples": [[s.name, s.labels, str(s.value), exemplar(s)] for s in family.samples],
+        }
+        for family in parser.text_string_to_metric_families(page["page"])
+    }
+
+
+json.dump([understood(page) for page in json.load(sys.stdin)], sys.stdout)
