@@ -27,7 +27,7 @@ use crate::listener;
 use crate::panics;
 
 /// At least this much time is between two series of rings.
-const RING_INTERVAL_MIN: Duration = Duration::from_millis(90);
+const RING_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
 /// A ring at least this often, whether requests arrive or not. Must be shorter than the listener's read timeout.
 const RING_INTERVAL_MAX: Duration = Duration::from_secs(1);
