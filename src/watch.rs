@@ -1,4 +1,5 @@
-//! The watch: looks every few milliseconds whether the dispatcher and the responders keep up, and helps them where they do not.
+//! The watch: looks every few milliseconds, more seldom while there is nothing to do, whether the dispatcher and the responders
+//! keep up, and helps them where they do not.
 //!
 //! Responders that are stuck on clients that do not read are joined by others: nobody else may be there to notice.
 //!
@@ -28,6 +29,9 @@ use crate::sockets;
 
 /// How often the dispatcher is looked at. One that did not find its queue empty from one look to the next is behind.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+
+/// How often while no request comes or waits: looking is most of what an idle server does.
+const IDLE_LOOK_INTERVAL: Duration = Duration::from_millis(125);
 
 /// Unread bytes of a connection that is a flood: 128 bytes for each request that it may have in flight.
 const UNREAD_MAX: usize = 16 * 1024;
@@ -67,12 +71,16 @@ pub fn start(progress: Arc<Progress>, schedule: Arc<Schedule<Waiting>>, responde
 fn watch(progress: &Progress, schedule: &Schedule<Waiting>, responders: &Arc<Responders>) {
     let mut caught_up = None;
     let mut floods_after = Instant::now();
+    let mut interval = LOOK_INTERVAL;
     loop {
-        thread::sleep(LOOK_INTERVAL);
+        thread::sleep(interval);
         let start = Instant::now();
         responders.relieve(start);
         let before = caught_up.replace(progress.caught_up.load(Ordering::Relaxed));
-        if before != caught_up || progress.waiting.load(Ordering::Relaxed) || start < floods_after {
+        let waiting = progress.waiting.load(Ordering::Relaxed);
+        let idle = waiting && before == caught_up && schedule.in_flight() == 0;
+        interval = if idle { IDLE_LOOK_INTERVAL } else { LOOK_INTERVAL };
+        if before != caught_up || waiting || start < floods_after {
             continue;
         }
         let floods = sockets::ahead(UNREAD_MAX);
