@@ -6,7 +6,8 @@
 //! - were cut off: first for writing, so that the client learns of it, then, [`LINGER`] later, for good (a client that
 //!   still sends would otherwise get a reset before it has read its last answer);
 //! - had nothing in flight for [`IDLE_MAX`], whether they are silent or dribble a header;
-//! - had nothing in flight for [`SHORTAGE_IDLE_MAX`], while descriptors run short.
+//! - had nothing in flight for [`SHORTAGE_IDLE_MAX`], while descriptors run short. Then it also has those answered early that
+//!   end with their answer anyway, as do all whose clients have left.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -164,8 +165,21 @@ pub(crate) fn release(remains: Vec<Remains>) {
 
 /// Looks at all connections, and ends those that must; tells whether to look again soon.
 fn sweep(schedule: &Schedule<Waiting>, shortage: bool, now: Instant) -> bool {
-    let open = sockets::connected().map(|(_, peer)| peer).collect();
+    let mut open = HashSet::new();
+    // Of a connection that tiny_http reads no more from, only the descriptor that its answer waits for is left.
+    let mut ending = HashSet::new();
+    for (_, peer) in sockets::connected() {
+        if open.insert(peer) {
+            ending.insert(peer);
+        } else {
+            ending.remove(&peer);
+        }
+    }
     let Swept { mut idle, held, going } = schedule.sweep(&open, now, IDLE_MAX);
+    if shortage {
+        // Most of their clients are gone; while new ones can not come in, nobody waits for them.
+        schedule.hurry_those_of(&ending, now);
+    }
     if idle.is_empty() && shortage {
         // All of them: one that tiny_http has parked keeps its descriptors until another that is served lets go of a thread.
         idle = schedule.sweep(&open, now, SHORTAGE_IDLE_MAX).idle;

@@ -330,6 +330,18 @@ impl<T> Schedule<T> {
         if free < free_min { stuck.max(free_min - free) } else { 0 }
     }
 
+    /// Lets the requests of `peers` be answered at once, whatever their deadlines.
+    pub fn hurry_those_of(&self, peers: &HashSet<SocketAddr>, now: Instant) {
+        let mut state = self.lock();
+        let mut queue = std::mem::take(&mut state.queue).into_vec();
+        for entry in queue.iter_mut().filter(|entry| peers.contains(&entry.scheduled.peer)) {
+            entry.scheduled.deadline = entry.scheduled.deadline.min(now);
+        }
+        state.queue = BinaryHeap::from(queue);
+        drop(state);
+        self.lead.notify_one();
+    }
+
     /// Lets every request be answered at once, whatever its deadline, from now on.
     pub fn hurry(&self) {
         self.lock().hurried = true;
@@ -574,6 +586,19 @@ mod tests {
         assert_eq!(schedule.cut(answered(&first)), [1, 2]);
         assert_eq!(schedule.in_flight(), 0);
         assert!(schedule.wait_quiet(Instant::now()));
+    }
+
+    #[test]
+    fn a_hurry_for_some_leaves_the_others_their_deadlines() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        let late = now + Duration::from_secs(60);
+        schedule.push(request(1, late, "waits"), now).unwrap();
+        schedule.push(request(2, late, "hurries"), now).unwrap();
+        schedule.hurry_those_of(&HashSet::from([peer(2)]), now);
+        assert_eq!(take(&schedule, None).unwrap().request, "hurries");
+        assert!(!schedule.wait_quiet(now));
+        assert_eq!(schedule.lock().queue.peek().unwrap().scheduled.deadline, late);
     }
 
     #[test]
