@@ -130,8 +130,8 @@ fn end(lingering: &mut Vec<Closing>, fresh: Vec<Closing>, now: Instant) -> bool 
     let ended: Vec<Closing> = lingering
         .extract_if(.., |closing| closing.ends_at.is_some_and(|at| at <= now))
         .collect();
-    sockets::shut_down(&peers(&ended), Shutdown::Both);
-    sockets::shut_down(&peers(&fresh), Shutdown::Write);
+    sockets::shut_down(peers(&ended), Shutdown::Both);
+    sockets::shut_down(peers(&fresh), Shutdown::Write);
     let any = !ended.is_empty();
     for closing in ended {
         release(closing.remains);
@@ -184,7 +184,7 @@ fn sweep(schedule: &Schedule<Waiting>, shortage: bool, now: Instant) -> bool {
         // All of them: one that tiny_http has parked keeps its descriptors until another that is served lets go of a thread.
         idle = schedule.sweep(&open, now, SHORTAGE_IDLE_MAX).idle;
     }
-    sockets::shut_down(&idle.into_iter().collect(), Shutdown::Both);
+    sockets::shut_down(idle.into_iter().collect(), Shutdown::Both);
     // Those that are still open were among the idle ones.
     release(abandon(held.into_iter().map(|(_, held)| held.request).collect()));
     going

@@ -68,27 +68,39 @@ fn address(peer: &SockaddrStorage) -> Option<SocketAddr> {
     Some(SocketAddr::V6((*peer.as_sockaddr_in6()?).into()))
 }
 
+/// One socket for each connection of `peers`.
+///
+/// One only: what is done to a connection wakes its thread, which closes both, and another's may have the second one's number
+/// by the time that it is come to.
+fn of(mut peers: HashSet<SocketAddr>) -> impl Iterator<Item = RawFd> {
+    let mut left = connected();
+    std::iter::from_fn(move || {
+        if peers.is_empty() {
+            return None;
+        }
+        left.find(|(_, peer)| peers.remove(peer)).map(|(fd, _)| fd)
+    })
+}
+
 /// Shuts down the connections of `peers`.
-pub(crate) fn shut_down(peers: &HashSet<SocketAddr>, how: Shutdown) {
-    if peers.is_empty() {
-        return;
-    }
-    for (fd, _) in connected().filter(|(_, peer)| peers.contains(peer)) {
+pub(crate) fn shut_down(peers: HashSet<SocketAddr>, how: Shutdown) {
+    for fd in of(peers) {
         // It may have ended by itself since.
         let _ = shutdown(fd, how);
     }
 }
 
-/// Shuts down the connections of `peers` and takes away what their threads have not read yet.
-pub(crate) fn cut_short(peers: &HashSet<SocketAddr>) {
+/// Takes away what the threads of these connections have not read yet, and shuts them down.
+pub(crate) fn cut_short(peers: HashSet<SocketAddr>) {
     if peers.is_empty() {
         return;
     }
     // MSG_TRUNC: what is taken goes nowhere (tcp(7)).
     let mut taken = vec![0; EMPTIED_AT_A_TIME];
-    for (fd, _) in connected().filter(|(_, peer)| peers.contains(peer)) {
-        let _ = shutdown(fd, Shutdown::Both);
+    for fd in of(peers) {
         while recv(fd, &mut taken, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).is_ok_and(|len| len > 0) {}
+        // Last, since its number may be another's afterwards.
+        let _ = shutdown(fd, Shutdown::Both);
     }
 }
 
@@ -122,7 +134,7 @@ mod tests {
         let (mut client, _server, peer) = pair();
         let (mut other, mut unharmed, _) = pair();
         assert!(connected().any(|(_, found)| found == peer));
-        shut_down(&HashSet::from([peer]), Shutdown::Both);
+        shut_down(HashSet::from([peer]), Shutdown::Both);
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
         other.write_all(b"!").unwrap();
         assert_eq!(unharmed.read(&mut [0]).unwrap(), 1);
@@ -135,7 +147,7 @@ mod tests {
         assert!(!ahead(4096).contains(&peer));
         client.write_all(&[0]).unwrap();
         assert!(ahead(4096).contains(&peer));
-        cut_short(&HashSet::from([peer]));
+        cut_short(HashSet::from([peer]));
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -84,18 +84,16 @@ fn watch(progress: &Progress, schedule: &Schedule<Waiting>, responders: &Arc<Res
             continue;
         }
         let floods = sockets::ahead(UNREAD_MAX);
-        cut(&floods, schedule, start);
         if floods.is_empty() {
             floods_after = start + start.elapsed() * REST;
+        } else {
+            cut(floods, schedule, start);
         }
     }
 }
 
-fn cut(floods: &HashSet<SocketAddr>, schedule: &Schedule<Waiting>, now: Instant) {
-    if floods.is_empty() {
-        return;
-    }
-    let unanswered = schedule.shut_out(floods, now);
+fn cut(floods: HashSet<SocketAddr>, schedule: &Schedule<Waiting>, now: Instant) {
+    let unanswered = schedule.shut_out(&floods, now);
     sockets::cut_short(floods);
     release(abandon(unanswered));
 }

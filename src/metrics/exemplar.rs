@@ -129,18 +129,25 @@ mod tests {
             trace: TraceContext::new(u128::from(id) << 64 | u128::from(id), id),
         };
         let slot = ExemplarSlot::new();
-        let read = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| (1..=1_000_000).for_each(|id| slot.write(whole(id))));
-            let mut read = 0;
-            while !writer.is_finished() {
-                if let Some(exemplar) = slot.read() {
-                    assert_eq!(exemplar, whole(exemplar.duration_ns));
-                    read += 1;
+        let last = std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut read = 0;
+                while read < 100_000 {
+                    if let Some(exemplar) = slot.read() {
+                        assert_eq!(exemplar, whole(exemplar.duration_ns));
+                        read += 1;
+                    }
                 }
+            });
+            let mut id = 0;
+            while !reader.is_finished() {
+                id += 1;
+                slot.write(whole(id));
+                // Longer and longer, up to a time in which a reader on any machine gets one whole.
+                (0..id % 256).for_each(|_| std::hint::spin_loop());
             }
-            read
+            id
         });
-        assert!(read > 0);
-        assert_eq!(slot.read(), Some(whole(1_000_000)));
+        assert_eq!(slot.read(), Some(whole(last)));
     }
 }

@@ -7,11 +7,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const WRITERS: u64 = 4;
 const OBSERVATIONS_PER_WRITER: u64 = 1_000_000;
 
+/// Pages that are read at least while the writers are at it.
+const PAGES_MIN: u64 = 10;
+
 const LABELS: Labels = Labels {
     method: Method::Get,
     path: Path::Root,
     status: Status::OK,
 };
+
+/// Exemplars that are read while the writers are at it.
+const EXEMPLARS: u64 = 100_000;
 
 /// Durations in whole seconds, each in a bucket of its own: the sum can be told from the buckets.
 const BUCKETS: u64 = 4;
@@ -41,55 +47,64 @@ fn pages_under_load_are_consistent_and_monotonic_and_end_complete() {
     let metrics = Arc::new(Metrics::new("linear:1,1,4".parse::<Bounds>().unwrap()));
     // Raised before an observation and after it: between the two is what any page may show.
     let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut pages = 0;
+    let pages = AtomicU64::new(0);
+    let writing = AtomicU64::new(WRITERS);
     std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut recorder = metrics.recorder();
-                    for observation in 0..OBSERVATIONS_PER_WRITER {
-                        // Not on each one: between, it goes as fast as it can.
-                        if observation % 1_000 == 0 {
-                            begun.fetch_add(1_000, Ordering::SeqCst);
-                        }
-                        recorder.record(LABELS, duration_ns(observation), None);
-                        if observation % 1_000 == 999 {
-                            ended.fetch_add(1_000, Ordering::SeqCst);
-                            // The next one gets this shard, or another's.
-                            if observation % 100_000 == 99_999 {
-                                recorder = metrics.recorder();
-                            }
+        let reader = Arc::new(scope.spawn(|| {
+            let mut page = Vec::new();
+            let mut last_buckets = vec![0; BUCKETS as usize + 1];
+            let mut last_sum = 0;
+            while writing.load(Ordering::Relaxed) > 0 {
+                let at_least = ended.load(Ordering::SeqCst);
+                let (buckets, count, sum) = read_page(&metrics, &mut page);
+                let at_most = begun.load(Ordering::SeqCst);
+                assert!(
+                    (at_least..=at_most).contains(&count),
+                    "{at_least} <= {count} <= {at_most}"
+                );
+                assert_eq!(buckets.last(), Some(&count));
+                assert!(buckets.is_sorted());
+                assert!(buckets.iter().zip(&last_buckets).all(|(now, last)| now >= last) && sum >= last_sum);
+                // A duration of n seconds is above the n - 1 bounds before its own.
+                let expected_sum: u64 = count
+                    + buckets[..BUCKETS as usize]
+                        .iter()
+                        .map(|below| count - below)
+                        .sum::<u64>();
+                assert_eq!(sum, expected_sum);
+                (last_buckets, last_sum) = (buckets, sum);
+                pages.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+        for _ in 0..WRITERS {
+            let (metrics, reader) = (&metrics, Arc::clone(&reader));
+            let (begun, ended, pages, writing) = (&begun, &ended, &pages, &writing);
+            scope.spawn(move || {
+                let mut recorder = metrics.recorder();
+                for observation in 0..OBSERVATIONS_PER_WRITER {
+                    // The last tenth is recorded when enough pages were read, however the threads are scheduled.
+                    if observation == OBSERVATIONS_PER_WRITER / 10 * 9 {
+                        while pages.load(Ordering::Relaxed) < PAGES_MIN && !reader.is_finished() {
+                            std::thread::yield_now();
                         }
                     }
-                })
-            })
-            .collect();
-        let mut page = Vec::new();
-        let mut last_buckets = vec![0; BUCKETS as usize + 1];
-        let mut last_sum = 0;
-        while !writers.iter().all(|writer| writer.is_finished()) {
-            let at_least = ended.load(Ordering::SeqCst);
-            let (buckets, count, sum) = read_page(&metrics, &mut page);
-            let at_most = begun.load(Ordering::SeqCst);
-            assert!(
-                (at_least..=at_most).contains(&count),
-                "{at_least} <= {count} <= {at_most}"
-            );
-            assert_eq!(buckets.last(), Some(&count));
-            assert!(buckets.is_sorted());
-            assert!(buckets.iter().zip(&last_buckets).all(|(now, last)| now >= last) && sum >= last_sum);
-            // A duration of n seconds is above the n - 1 bounds before its own.
-            let expected_sum: u64 = count
-                + buckets[..BUCKETS as usize]
-                    .iter()
-                    .map(|below| count - below)
-                    .sum::<u64>();
-            assert_eq!(sum, expected_sum);
-            (last_buckets, last_sum) = (buckets, sum);
-            pages += 1;
+                    // Not on each one: between, it goes as fast as it can.
+                    if observation % 1_000 == 0 {
+                        begun.fetch_add(1_000, Ordering::SeqCst);
+                    }
+                    recorder.record(LABELS, duration_ns(observation), None);
+                    if observation % 1_000 == 999 {
+                        ended.fetch_add(1_000, Ordering::SeqCst);
+                        // The next one gets this shard, or another's.
+                        if observation % 100_000 == 99_999 {
+                            recorder = metrics.recorder();
+                        }
+                    }
+                }
+                writing.fetch_sub(1, Ordering::Relaxed);
+            });
         }
     });
-    assert!(pages > 10, "only {pages} pages were read meanwhile");
     let (buckets, count, sum) = read_page(&metrics, &mut Vec::new());
     let total = WRITERS * OBSERVATIONS_PER_WRITER;
     assert_eq!(count, total);
@@ -101,29 +116,32 @@ fn pages_under_load_are_consistent_and_monotonic_and_end_complete() {
 fn exemplars_under_load_are_whole() {
     let metrics = Arc::new(Metrics::new("linear:1,1,4".parse::<Bounds>().unwrap()));
     std::thread::scope(|scope| {
-        let writers: Vec<_> = (1..=2u64)
-            .map(|writer| {
-                let mut recorder = metrics.recorder();
-                scope.spawn(move || {
-                    for observation in 0..200_000u64 {
-                        let id = duration_ns(observation) + writer;
-                        let trace = TraceContext::parse(&format!("00-{id:032x}-{id:016x}-01"));
-                        recorder.record(LABELS, duration_ns(observation), trace);
-                    }
-                })
-            })
-            .collect();
-        let mut shown = 0u64;
-        while !writers.iter().all(|writer| writer.is_finished()) {
-            for (bucket, exemplar) in metrics.snapshot(LABELS).exemplars.iter().enumerate() {
-                let Some(exemplar) = exemplar else { continue };
-                let trace = exemplar.trace.unwrap();
-                assert_eq!(exemplar.duration_ns, (1 + bucket as u64) * 1_000_000_000);
-                assert_eq!(trace.trace_id(), u128::from(trace.span_id()));
-                assert!((1..=2).contains(&(trace.span_id() - exemplar.duration_ns)));
-                shown += 1;
+        let reader = Arc::new(scope.spawn(|| {
+            let mut shown = 0;
+            while shown < EXEMPLARS {
+                for (bucket, exemplar) in metrics.snapshot(LABELS).exemplars.iter().enumerate() {
+                    let Some(exemplar) = exemplar else { continue };
+                    let trace = exemplar.trace.unwrap();
+                    assert_eq!(exemplar.duration_ns, (1 + bucket as u64) * 1_000_000_000);
+                    assert_eq!(trace.trace_id(), u128::from(trace.span_id()));
+                    assert!((1..=2).contains(&(trace.span_id() - exemplar.duration_ns)));
+                    shown += 1;
+                }
             }
+        }));
+        for writer in 1..=2u64 {
+            let mut recorder = metrics.recorder();
+            let reader = Arc::clone(&reader);
+            scope.spawn(move || {
+                for observation in 0.. {
+                    let id = duration_ns(observation) + writer;
+                    let trace = TraceContext::parse(&format!("00-{id:032x}-{id:016x}-01"));
+                    recorder.record(LABELS, duration_ns(observation), trace);
+                    if reader.is_finished() {
+                        return;
+                    }
+                }
+            });
         }
-        assert!(shown > 0);
     });
 }
