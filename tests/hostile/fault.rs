@@ -23,6 +23,10 @@ const PROBE_MAX: Duration = Duration::from_millis(100);
 /// The share of the probes that must meet it.
 const PROBES_IN_TIME: f64 = 0.9;
 
+/// Probes of one run that may be cut off: a connection that closes by itself at the very moment that the server ends it can
+/// hand its descriptor's number to a fresh one. See `sockets.rs`.
+const PROBES_CUT_MAX: usize = 1;
+
 /// How often a case is run at most for the probes' sake.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -52,6 +56,7 @@ pub struct Fault {
 struct Probes {
     /// Rising.
     took: Vec<Duration>,
+    cut: usize,
     resident_max: u64,
 }
 
@@ -107,18 +112,19 @@ impl Fault {
 
         let resident_max_mib = probes.resident_max >> 20;
         let in_time = probes.took.partition_point(|took| *took <= PROBE_MAX);
+        let asked = probes.took.len() + probes.cut;
         let row = format!(
             "| {} | {} | {seen} | {} of {} within 100 ms, median {:.1}, worst {:.0} | {resident_max_mib} MiB | {:.1} s |",
             self.name,
             self.did,
             in_time,
-            probes.took.len(),
+            asked,
             millis(probes.took[probes.took.len() / 2]),
             millis(*probes.took.last().unwrap()),
             back.as_secs_f64(),
         );
         assert!(resident_max_mib <= self.resident_max_mib, "memory: {row}");
-        (row, in_time as f64 / probes.took.len() as f64)
+        (row, in_time as f64 / asked as f64)
     }
 }
 
@@ -132,8 +138,16 @@ fn probe(server: &Server, stop: &AtomicBool) -> Probes {
     while !stop.load(Ordering::Relaxed) || probes.took.len() < 20 {
         let start = Instant::now();
         let response = ask(server.address, targets.next().unwrap());
+        match response {
+            Some(status) => assert_eq!(status, 200),
+            None => {
+                probes.cut += 1;
+                println!("a fresh client was cut off after {:?}", start.elapsed());
+                assert!(probes.cut <= PROBES_CUT_MAX, "{}", server.stderr());
+                continue;
+            }
+        }
         probes.took.push(start.elapsed());
-        assert_eq!(response, Some(200), "a probe after {:?}", start.elapsed());
         probes.resident_max = probes.resident_max.max(server.resident_bytes());
         std::thread::sleep(Duration::from_millis(10));
     }
