@@ -30,6 +30,7 @@ fn thousands_of_resets_before_in_and_after_a_request_do_no_harm() {
         name: "resets",
         did: "6,000 connections reset: before a request, in its head, while it waits, while its answer is read",
         resident_max_mib: 100,
+        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
