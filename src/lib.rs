@@ -31,6 +31,6 @@ pub mod reaper;
 pub mod responders;
 pub mod response;
 pub mod schedule;
-mod sockets;
+pub mod sockets;
 pub mod ui;
 pub mod watch;

@@ -16,6 +16,7 @@ use httpserver::metrics::Metrics;
 use httpserver::reaper::Reaper;
 use httpserver::responders::Responders;
 use httpserver::schedule::Schedule;
+use httpserver::sockets::Sockets;
 use httpserver::watch::{self, Progress};
 use httpserver::{allocator, listener, panics};
 
@@ -71,7 +72,8 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
     let schedule = Arc::new(Schedule::new(flags.max_in_flight));
     let log = flags.access_log.then(AccessLog::start).transpose()?;
     let progress = Arc::new(Progress::default());
-    let reaper = Reaper::start(Arc::clone(&schedule))?;
+    let sockets = Arc::new(Sockets::open()?);
+    let reaper = Reaper::start(Arc::clone(&schedule), Arc::clone(&sockets))?;
     let responders = Responders::start(
         Arc::clone(&schedule),
         metrics,
@@ -79,7 +81,12 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
         log.clone(),
         Arc::clone(&draining),
     )?;
-    watch::start(Arc::clone(&progress), Arc::clone(&schedule), Arc::clone(&responders))?;
+    watch::start(
+        Arc::clone(&progress),
+        Arc::clone(&schedule),
+        Arc::clone(&responders),
+        sockets,
+    )?;
     let dispatch = Arc::new(Dispatch {
         schedule: Arc::clone(&schedule),
         responders,

@@ -9,7 +9,7 @@
 //! - had nothing in flight for [`SHORTAGE_IDLE_MAX`], while descriptors run short. Then it also has those answered early that
 //!   end with their answer anyway, as do all whose clients have left.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -21,7 +21,7 @@ use crate::connections::Swept;
 use crate::panics;
 use crate::pending::{Remains, Waiting};
 use crate::schedule::Schedule;
-use crate::sockets;
+use crate::sockets::{self, Socket, Sockets};
 
 /// How long a connection that was cut off may still send.
 const LINGER: Duration = Duration::from_millis(500);
@@ -35,6 +35,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(2_500);
 /// How often the number of descriptors is looked at.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How often while they are short: clients wait.
+const SHORTAGE_TICK: Duration = Duration::from_millis(50);
+
 /// Connections that are cut off within this time are ended together: each time, all sockets are looked at.
 const GATHER: Duration = Duration::from_millis(5);
 
@@ -45,19 +48,39 @@ const SHORTAGE: u64 = 8;
 /// just accepted.
 const SHORTAGE_IDLE_MAX: Duration = Duration::from_secs(1);
 
+/// Sockets that are kept pinned at a time, each with a descriptor.
+const PINNED_MAX: usize = 64;
+
 /// A connection that was cut off.
 struct Closing {
     peer: SocketAddr,
     remains: Vec<Remains>,
     unanswered: Vec<Waiting>,
-    /// When it is shut down for good; none before the first step.
-    ends_at: Option<Instant>,
 }
 
-/// The queue of connections to end, and the thread that ends them.
+/// One that was shut down for writing.
+struct Lingering {
+    peer: SocketAddr,
+    remains: Vec<Remains>,
+    /// Its socket, if it could be pinned: a new connection from the same port is not taken for it then.
+    socket: Option<Socket>,
+    /// When it is shut down for good.
+    ends_at: Instant,
+}
+
+/// The queue of connections to end.
+#[derive(Default)]
 pub struct Reaper {
     cut: Mutex<Vec<Closing>>,
     more: Condvar,
+}
+
+/// The thread that ends them.
+struct Reaping {
+    reaper: Arc<Reaper>,
+    schedule: Arc<Schedule<Waiting>>,
+    sockets: Arc<Sockets>,
+    lingering: Vec<Lingering>,
 }
 
 impl Reaper {
@@ -66,13 +89,15 @@ impl Reaper {
     /// # Errors
     ///
     /// As the system's, where no thread can be had.
-    pub fn start(schedule: Arc<Schedule<Waiting>>) -> std::io::Result<Arc<Reaper>> {
-        let reaper = Arc::new(Reaper {
-            cut: Mutex::default(),
-            more: Condvar::new(),
-        });
-        let reaping = Arc::clone(&reaper);
-        panics::spawn_vital("reaper", move || reaping.reap(&schedule))?;
+    pub fn start(schedule: Arc<Schedule<Waiting>>, sockets: Arc<Sockets>) -> std::io::Result<Arc<Reaper>> {
+        let reaper = Arc::new(Reaper::default());
+        let mut reaping = Reaping {
+            reaper: Arc::clone(&reaper),
+            schedule,
+            sockets,
+            lingering: Vec::new(),
+        };
+        panics::spawn_vital("reaper", move || reaping.reap())?;
         Ok(reaper)
     }
 
@@ -87,65 +112,125 @@ impl Reaper {
             peer,
             remains: remains.into_iter().collect(),
             unanswered,
-            ends_at: None,
         });
         self.more.notify_one();
     }
 
-    fn reap(&self, schedule: &Schedule<Waiting>) {
-        let mut lingering: Vec<Closing> = Vec::new();
+    /// Waits for connections to be cut off, for at most `tick`.
+    fn wait(&self, tick: Duration) -> Vec<Closing> {
+        let mut cut = self.lock();
+        if cut.is_empty() {
+            cut = self
+                .more
+                .wait_timeout(cut, tick)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        std::mem::take(&mut *cut)
+    }
+}
+
+impl Reaping {
+    fn reap(&mut self) {
         let mut sweep_at = Instant::now() + SWEEP_INTERVAL;
+        let mut tick = TICK;
         loop {
-            let fresh = {
-                let mut cut = self.lock();
-                if cut.is_empty() {
-                    cut = self
-                        .more
-                        .wait_timeout(cut, TICK)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0;
-                }
-                std::mem::take(&mut *cut)
-            };
+            let fresh = self.reaper.wait(tick);
             if !fresh.is_empty() {
                 thread::sleep(GATHER);
             }
             let now = Instant::now();
-            let mut soon = end(&mut lingering, fresh, now);
+            let mut soon = self.end_lingering(now);
+            self.let_linger(fresh, now);
             let shortage = descriptors_short();
             if shortage || sweep_at <= now {
-                soon |= sweep(schedule, shortage, now);
+                soon |= self.sweep(shortage, now);
                 sweep_at = now + SWEEP_INTERVAL;
             }
             if soon {
                 // A new connection from the port of one that has ended must not be taken for it.
                 sweep_at = sweep_at.min(now + TICK);
             }
+            // Of very many connections a look takes long, and must not be all that this thread does.
+            tick = if shortage {
+                SHORTAGE_TICK.max(now.elapsed())
+            } else {
+                TICK
+            };
         }
     }
-}
 
-/// Takes each connection that was cut off a step further; tells whether one ended.
-fn end(lingering: &mut Vec<Closing>, fresh: Vec<Closing>, now: Instant) -> bool {
-    let ended: Vec<Closing> = lingering
-        .extract_if(.., |closing| closing.ends_at.is_some_and(|at| at <= now))
-        .collect();
-    sockets::shut_down(peers(&ended), Shutdown::Both);
-    sockets::shut_down(peers(&fresh), Shutdown::Write);
-    let any = !ended.is_empty();
-    for closing in ended {
-        release(closing.remains);
+    /// The first step: tells the clients that nothing more will come, by shutting down for writing.
+    fn let_linger(&mut self, fresh: Vec<Closing>, now: Instant) {
+        let mut pins_left = PINNED_MAX.saturating_sub(self.lingering.len());
+        let mut pinned = HashMap::new();
+        for socket in self.sockets.of(fresh.iter().map(|closing| closing.peer).collect()) {
+            socket.shut_down(Shutdown::Write);
+            if socket.is_pinned() && pins_left > 0 {
+                pins_left -= 1;
+                pinned.insert(socket.peer(), socket);
+            }
+        }
+        self.lingering.extend(fresh.into_iter().map(|mut closing| {
+            closing.remains.extend(abandon(closing.unanswered));
+            Lingering {
+                peer: closing.peer,
+                remains: closing.remains,
+                socket: pinned.remove(&closing.peer),
+                ends_at: now + LINGER,
+            }
+        }));
     }
-    lingering.extend(fresh.into_iter().map(|mut closing| {
-        closing.remains.extend(abandon(std::mem::take(&mut closing.unanswered)));
-        closing.ends_at = Some(now + LINGER);
-        closing
-    }));
-    any
-}
 
-fn peers(closing: &[Closing]) -> HashSet<SocketAddr> {
-    closing.iter().map(|closing| closing.peer).collect()
+    /// The second step, for those that have lingered long enough; tells whether there were any.
+    fn end_lingering(&mut self, now: Instant) -> bool {
+        let ended: Vec<Lingering> = self
+            .lingering
+            .extract_if(.., |closing| closing.ends_at <= now)
+            .collect();
+        let mut by_peer = HashSet::new();
+        for closing in &ended {
+            match &closing.socket {
+                Some(socket) => socket.shut_down(Shutdown::Both),
+                None => {
+                    by_peer.insert(closing.peer);
+                }
+            }
+        }
+        self.sockets.shut_down(by_peer, Shutdown::Both);
+        let any = !ended.is_empty();
+        for closing in ended {
+            release(closing.remains);
+        }
+        any
+    }
+
+    /// Looks at all connections, and ends those that must; tells whether to look again soon.
+    fn sweep(&self, shortage: bool, now: Instant) -> bool {
+        let mut open = HashSet::new();
+        // Of a connection that tiny_http reads no more from, only the descriptor that its answer waits for is left.
+        let mut ending = HashSet::new();
+        for (_, peer) in self.sockets.connected() {
+            if open.insert(peer) {
+                ending.insert(peer);
+            } else {
+                ending.remove(&peer);
+            }
+        }
+        let Swept { mut idle, held, going } = self.schedule.sweep(&open, now, IDLE_MAX);
+        if shortage {
+            // Most of their clients are gone; while new ones can not come in, nobody waits for them.
+            self.schedule.hurry_those_of(&ending, now);
+        }
+        if idle.is_empty() && shortage {
+            // All of them: one that tiny_http has parked keeps its descriptors until another that is served lets go of a thread.
+            idle = self.schedule.sweep(&open, now, SHORTAGE_IDLE_MAX).idle;
+        }
+        self.sockets.shut_down(idle.into_iter().collect(), Shutdown::Both);
+        // Those that are still open were among the idle ones.
+        release(abandon(held.into_iter().map(|(_, held)| held.request).collect()));
+        going
+    }
 }
 
 /// Drops requests that are not to be answered, but for what must wait until their sockets are shut down.
@@ -161,33 +246,6 @@ pub(crate) fn release(remains: Vec<Remains>) {
     for remains in remains {
         remains.release();
     }
-}
-
-/// Looks at all connections, and ends those that must; tells whether to look again soon.
-fn sweep(schedule: &Schedule<Waiting>, shortage: bool, now: Instant) -> bool {
-    let mut open = HashSet::new();
-    // Of a connection that tiny_http reads no more from, only the descriptor that its answer waits for is left.
-    let mut ending = HashSet::new();
-    for (_, peer) in sockets::connected() {
-        if open.insert(peer) {
-            ending.insert(peer);
-        } else {
-            ending.remove(&peer);
-        }
-    }
-    let Swept { mut idle, held, going } = schedule.sweep(&open, now, IDLE_MAX);
-    if shortage {
-        // Most of their clients are gone; while new ones can not come in, nobody waits for them.
-        schedule.hurry_those_of(&ending, now);
-    }
-    if idle.is_empty() && shortage {
-        // All of them: one that tiny_http has parked keeps its descriptors until another that is served lets go of a thread.
-        idle = schedule.sweep(&open, now, SHORTAGE_IDLE_MAX).idle;
-    }
-    sockets::shut_down(idle.into_iter().collect(), Shutdown::Both);
-    // Those that are still open were among the idle ones.
-    release(abandon(held.into_iter().map(|(_, held)| held.request).collect()));
-    going
 }
 
 /// Whether descriptors are short.

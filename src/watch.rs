@@ -25,7 +25,7 @@ use crate::pending::Waiting;
 use crate::reaper::{abandon, release};
 use crate::responders::Responders;
 use crate::schedule::Schedule;
-use crate::sockets;
+use crate::sockets::Sockets;
 
 /// How often the dispatcher is looked at. One that did not find its queue empty from one look to the next is behind.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
@@ -64,11 +64,16 @@ impl Progress {
 /// # Errors
 ///
 /// As the system's, where no thread can be had.
-pub fn start(progress: Arc<Progress>, schedule: Arc<Schedule<Waiting>>, responders: Arc<Responders>) -> io::Result<()> {
-    panics::spawn_vital("watch", move || watch(&progress, &schedule, &responders)).map(drop)
+pub fn start(
+    progress: Arc<Progress>,
+    schedule: Arc<Schedule<Waiting>>,
+    responders: Arc<Responders>,
+    sockets: Arc<Sockets>,
+) -> io::Result<()> {
+    panics::spawn_vital("watch", move || watch(&progress, &schedule, &responders, &sockets)).map(drop)
 }
 
-fn watch(progress: &Progress, schedule: &Schedule<Waiting>, responders: &Arc<Responders>) {
+fn watch(progress: &Progress, schedule: &Schedule<Waiting>, responders: &Arc<Responders>, sockets: &Sockets) {
     let mut caught_up = None;
     let mut floods_after = Instant::now();
     let mut interval = LOOK_INTERVAL;
@@ -83,17 +88,17 @@ fn watch(progress: &Progress, schedule: &Schedule<Waiting>, responders: &Arc<Res
         if before != caught_up || waiting || start < floods_after {
             continue;
         }
-        let floods = sockets::ahead(UNREAD_MAX);
+        let floods = sockets.ahead(UNREAD_MAX);
         if floods.is_empty() {
             floods_after = start + start.elapsed() * REST;
         } else {
-            cut(floods, schedule, start);
+            cut(floods, schedule, sockets, start);
         }
     }
 }
 
-fn cut(floods: HashSet<SocketAddr>, schedule: &Schedule<Waiting>, now: Instant) {
+fn cut(floods: HashSet<SocketAddr>, schedule: &Schedule<Waiting>, sockets: &Sockets, now: Instant) {
     let unanswered = schedule.shut_out(&floods, now);
-    sockets::cut_short(floods);
+    sockets.cut_short(floods);
     release(abandon(unanswered));
 }
