@@ -4,13 +4,16 @@
 //! wait. So at most one request of a connection may be with the schedule or a responder at a time; the others stand here
 //! behind it. Whoever breaks that rule lets responders wait on each other.
 //!
-//! A connection is known by its peer's address. The kernel keeps that unique among open sockets, so an entry stays until
-//! the reaper has seen the socket gone, and what is decided about a connection (that it is cut off, say) can not hit the
-//! next one from the same port.
+//! A connection is known by its peer's address, which the kernel keeps unique among open sockets. What is decided about one
+//! (that it is cut off, say) must not hit the next one from the same port. So the entry of one that is closing stays until the
+//! reaper has seen its socket gone; a request that comes from its peer by then is held, and taken after all if the reaper
+//! finds another socket at that address than the one that it has ended.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+
+use crate::sockets::SocketId;
 
 /// How long after its last answer a connection that was cut off may be open, and hold a request: longer than the reaper
 /// lets it linger.
@@ -29,16 +32,48 @@ pub(crate) enum Place {
     Closed,
 }
 
+/// The peers that are connected, with their sockets where these were asked for.
+pub(crate) type Peers = HashMap<SocketAddr, Option<SocketId>>;
+
+/// How far a connection's end is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Requests are let in.
+    Open,
+    /// No request after those that are in flight is answered.
+    Closing,
+    /// The same, and its socket was ended: this one, or none where it was gone by then.
+    Ended(Option<SocketId>),
+}
+
+/// What came while the connection was closing.
+///
+/// The last of the requests is kept, since tiny_http takes a request that is let go of for one that was answered, and would
+/// write what it has to say itself, a 400 for example, before the answers that are still due.
+enum Held<T> {
+    Nothing,
+    /// One request, which could be answered if it should belong to a new connection.
+    One(T),
+    /// The last of several, or one after which the connection had to end.
+    Last(T),
+}
+
+impl<T> Held<T> {
+    fn take(&mut self) -> Option<T> {
+        match std::mem::replace(self, Held::Nothing) {
+            Held::Nothing => None,
+            Held::One(request) | Held::Last(request) => Some(request),
+        }
+    }
+}
+
 struct Connection<T> {
     /// True while one of its requests is on the schedule or with a responder.
     scheduled: bool,
     /// The requests behind that one, oldest first.
     waiting: VecDeque<T>,
-    /// No request after those that are in flight is answered.
-    closing: bool,
-    /// The last request that came while it was closing. tiny_http takes a request that is let go of for one that was
-    /// answered, and would write what it has to say itself, a 400 for example, before the answers that are still due.
-    held: Option<T>,
+    end: End,
+    held: Held<T>,
     /// It was closing, and its socket was not found when it was last looked for.
     gone: bool,
     /// When its last request arrived or was answered, or else when it was first seen.
@@ -50,8 +85,8 @@ impl<T> Connection<T> {
         Connection {
             scheduled: false,
             waiting: VecDeque::new(),
-            closing: false,
-            held: None,
+            end: End::Open,
+            held: Held::Nothing,
             gone: false,
             active_at: now,
         }
@@ -59,6 +94,24 @@ impl<T> Connection<T> {
 
     fn in_flight(&self) -> usize {
         usize::from(self.scheduled) + self.waiting.len()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.end != End::Open
+    }
+
+    fn close(&mut self) {
+        if self.end == End::Open {
+            self.end = End::Closing;
+        }
+    }
+
+    /// Whether the open socket is not the one that was ended, but a new connection's whose requests can be answered.
+    fn is_succeeded_by(&self, open: Option<SocketId>) -> bool {
+        match (self.end, open) {
+            (End::Ended(ended), Some(_)) => ended != open && !matches!(self.held, Held::Last(_)),
+            _ => false,
+        }
     }
 }
 
@@ -80,7 +133,7 @@ impl<T> Connections<T> {
     /// Finds the place of a request from `peer`; `First` makes it the scheduled one.
     pub(crate) fn arrive(&mut self, peer: SocketAddr, now: Instant) -> Place {
         let connection = self.by_peer.entry(peer).or_insert_with(|| Connection::seen_at(now));
-        if connection.closing {
+        if connection.is_closing() {
             return Place::Closed;
         }
         connection.active_at = now;
@@ -101,15 +154,23 @@ impl<T> Connections<T> {
         }
     }
 
-    /// Holds a request of a closing connection, in place of the one that was held before, which can go.
-    pub(crate) fn hold(&mut self, peer: SocketAddr, request: T) -> Option<T> {
-        self.by_peer.get_mut(&peer)?.held.replace(request)
+    /// Holds a request of a closing connection, in place of the one that was held before, which can go. `last` is one after
+    /// which its connection must end.
+    pub(crate) fn hold(&mut self, peer: SocketAddr, request: T, last: bool) -> Option<T> {
+        let held = &mut self.by_peer.get_mut(&peer)?.held;
+        let before = held.take();
+        *held = if last || before.is_some() {
+            Held::Last(request)
+        } else {
+            Held::One(request)
+        };
+        before
     }
 
     /// Lets no request in after those that are in flight.
     pub(crate) fn close_after(&mut self, peer: SocketAddr) {
         if let Some(connection) = self.by_peer.get_mut(&peer) {
-            connection.closing = true;
+            connection.close();
         }
     }
 
@@ -127,7 +188,7 @@ impl<T> Connections<T> {
         let Some(connection) = self.by_peer.get_mut(&peer) else {
             return VecDeque::new();
         };
-        connection.closing = true;
+        connection.close();
         connection.scheduled = false;
         std::mem::take(&mut connection.waiting)
     }
@@ -135,64 +196,80 @@ impl<T> Connections<T> {
     /// Lets nothing further of a connection in: gives the requests behind the scheduled one, which are not to be answered.
     pub(crate) fn shut_out(&mut self, peer: SocketAddr, now: Instant) -> VecDeque<T> {
         let connection = self.by_peer.entry(peer).or_insert_with(|| Connection::seen_at(now));
-        connection.closing = true;
+        connection.close();
         std::mem::take(&mut connection.waiting)
     }
 
+    /// The peers of the connections that are closing.
+    pub(crate) fn closing(&self) -> HashSet<SocketAddr> {
+        let closing = self.by_peer.iter().filter(|(_, connection)| connection.is_closing());
+        closing.map(|(peer, _)| *peer).collect()
+    }
+
+    /// Takes note of the socket of a connection that was cut off: it was ended, or none was there any more.
+    pub(crate) fn ended(&mut self, peer: SocketAddr, socket: Option<SocketId>) {
+        if let Some(connection) = self.by_peer.get_mut(&peer).filter(|connection| connection.is_closing()) {
+            connection.end = End::Ended(socket);
+        }
+    }
+
     /// Forgets the connections that are no longer open, takes note of those that are, and gives the ones of these that
-    /// had nothing in flight for `idle_max`, the longest idle first.
+    /// had nothing in flight for `idle_max`, the longest idle first. `open` are the peers that are connected, with the socket
+    /// for those of [`Connections::closing`].
     ///
     /// One that was cut off is forgotten only the second time that it is not found: its thread may not have handed over yet
     /// what it had read.
-    pub(crate) fn sweep(&mut self, open: &HashSet<SocketAddr>, now: Instant, idle_max: Duration) -> Swept<T> {
-        let mut held = Vec::new();
-        let mut going = false;
-        self.by_peer.retain(|peer, connection| {
-            if connection.in_flight() > 0 || open.contains(peer) {
+    pub(crate) fn sweep(&mut self, open: &Peers, now: Instant, idle_max: Duration) -> Swept<T> {
+        let mut swept = Swept {
+            idle: Vec::new(),
+            held: Vec::new(),
+            succeeded: Vec::new(),
+            closing: false,
+        };
+        self.by_peer.retain(|&peer, connection| {
+            let is_open = open.contains_key(&peer);
+            if connection.is_succeeded_by(open.get(&peer).copied().flatten()) {
+                connection.end = End::Open;
+                connection.active_at = now;
+                swept.succeeded.extend(connection.held.take());
+            }
+            if connection.in_flight() > 0 || is_open {
                 connection.gone = false;
-            } else if connection.closing && !connection.gone {
+            } else if connection.is_closing() && !connection.gone {
                 connection.gone = true;
-                going = true;
             } else {
-                held.extend(connection.held.take().map(|request| (*peer, request)));
+                swept.held.extend(connection.held.take());
                 return false;
             }
-            if connection.in_flight() == 0 && now.saturating_duration_since(connection.active_at) >= HELD_FOR {
-                held.extend(connection.held.take().map(|request| (*peer, request)));
+            swept.closing |= connection.is_closing();
+            let idle_for = now.saturating_duration_since(connection.active_at);
+            if connection.in_flight() == 0 && idle_for >= HELD_FOR {
+                swept.held.extend(connection.held.take());
+            }
+            let idle_max = if connection.is_closing() { HELD_FOR } else { idle_max };
+            if connection.in_flight() == 0 && is_open && idle_for >= idle_max {
+                swept.idle.push((connection.active_at, peer));
             }
             true
         });
-        for peer in open {
+        for peer in open.keys() {
             self.by_peer.entry(*peer).or_insert_with(|| Connection::seen_at(now));
         }
-        let mut idle: Vec<(Instant, SocketAddr)> = self
-            .by_peer
-            .iter()
-            .filter(|(peer, connection)| {
-                let idle_max = if connection.closing { HELD_FOR } else { idle_max };
-                connection.in_flight() == 0
-                    && open.contains(peer)
-                    && now.saturating_duration_since(connection.active_at) >= idle_max
-            })
-            .map(|(peer, connection)| (connection.active_at, *peer))
-            .collect();
-        idle.sort_unstable();
-        Swept {
-            idle: idle.into_iter().map(|(_, peer)| peer).collect(),
-            held,
-            going,
-        }
+        swept.idle.sort_unstable();
+        swept
     }
 }
 
 /// What a look at all connections found.
 pub(crate) struct Swept<T> {
-    /// The connections to be closed, the longest idle first.
-    pub(crate) idle: Vec<SocketAddr>,
+    /// The connections to be closed, and since when they have nothing in flight: the longest first.
+    pub(crate) idle: Vec<(Instant, SocketAddr)>,
     /// What was held of connections that are closed, or that must be.
-    pub(crate) held: Vec<(SocketAddr, T)>,
-    /// Whether connections wait to be forgotten.
-    pub(crate) going: bool,
+    pub(crate) held: Vec<T>,
+    /// What was held of new connections from the ports of closed ones: to be taken after all.
+    pub(crate) succeeded: Vec<T>,
+    /// Whether connections are closing.
+    pub(crate) closing: bool,
 }
 
 #[cfg(test)]
@@ -232,17 +309,62 @@ mod tests {
         connections.arrive(peer(1), now);
         connections.wait(peer(1), "behind");
         assert_eq!(connections.cut(peer(1)), ["behind"]);
-        let open = HashSet::from([peer(1)]);
+        let id = Some(SocketId(7));
+        let open = Peers::from([(peer(1), id)]);
         connections.sweep(&open, now, Duration::MAX);
         assert_eq!(connections.arrive(peer(1), now), Place::Closed);
-        assert!(connections.sweep(&HashSet::new(), now, Duration::MAX).going);
+        connections.ended(peer(1), id);
+        assert!(connections.sweep(&open, now, Duration::MAX).closing);
+        assert_eq!(connections.arrive(peer(1), now), Place::Closed);
+        assert!(connections.sweep(&Peers::new(), now, Duration::MAX).closing);
         assert_eq!(
             connections.arrive(peer(1), now),
             Place::Closed,
             "its thread may have more"
         );
-        assert!(!connections.sweep(&HashSet::new(), now, Duration::MAX).going);
+        assert!(!connections.sweep(&Peers::new(), now, Duration::MAX).closing);
         assert_eq!(connections.arrive(peer(1), now), Place::First);
+    }
+
+    #[test]
+    fn a_new_connection_from_the_port_of_one_that_was_cut_is_served() {
+        let now = Instant::now();
+        for ended in [Some(SocketId(7)), None] {
+            let mut connections = Connections::new(8);
+            connections.arrive(peer(1), now);
+            connections.cut(peer(1));
+            assert_eq!(connections.arrive(peer(1), now), Place::Closed);
+            connections.hold(peer(1), "held", false);
+            assert_eq!(connections.closing(), HashSet::from([peer(1)]));
+            let other = Peers::from([(peer(1), Some(SocketId(8)))]);
+            let unlooked = connections.sweep(&other, now, Duration::MAX);
+            assert!(unlooked.succeeded.is_empty(), "it is not known yet which one was ended");
+            connections.ended(peer(1), ended);
+            let swept = connections.sweep(&other, now, Duration::MAX);
+            assert_eq!(swept.succeeded, ["held"]);
+            assert!(!swept.closing && swept.held.is_empty());
+            assert_eq!(connections.arrive(peer(1), now), Place::First);
+        }
+    }
+
+    #[test]
+    fn only_one_request_that_was_held_is_taken_after_all() {
+        let now = Instant::now();
+        let other = Peers::from([(peer(1), Some(SocketId(8)))]);
+        for (second, last) in [("later", false), ("a body", true)] {
+            let mut connections = Connections::new(8);
+            connections.shut_out(peer(1), now);
+            connections.ended(peer(1), Some(SocketId(7)));
+            connections.hold(peer(1), "held", false);
+            connections.hold(peer(1), second, last);
+            let swept = connections.sweep(&other, now, Duration::MAX);
+            assert!(swept.closing && swept.succeeded.is_empty());
+        }
+        let mut connections = Connections::new(8);
+        connections.shut_out(peer(1), now);
+        connections.ended(peer(1), Some(SocketId(7)));
+        connections.hold(peer(1), "a body", true);
+        assert!(connections.sweep(&other, now, Duration::MAX).succeeded.is_empty());
     }
 
     #[test]
@@ -251,9 +373,9 @@ mod tests {
         let mut connections = Connections::new(8);
         connections.arrive(peer(1), now);
         connections.close_after(peer(1));
-        assert_eq!(connections.hold(peer(1), "second"), None);
-        assert_eq!(connections.hold(peer(1), "third"), Some("second"));
-        let open = HashSet::from([peer(1)]);
+        assert_eq!(connections.hold(peer(1), "second", false), None);
+        assert_eq!(connections.hold(peer(1), "third", false), Some("second"));
+        let open = Peers::from([(peer(1), None)]);
         let later = now + HELD_FOR;
         assert!(
             connections.sweep(&open, later, Duration::MAX).held.is_empty(),
@@ -261,8 +383,8 @@ mod tests {
         );
         connections.cut(peer(1));
         let swept = connections.sweep(&open, later, Duration::MAX);
-        assert_eq!(swept.held, [(peer(1), "third")]);
-        assert_eq!(swept.idle, [peer(1)], "it must be closed first");
+        assert_eq!(swept.held, ["third"]);
+        assert_eq!(swept.idle, [(now, peer(1))], "it must be closed first");
     }
 
     #[test]
@@ -270,12 +392,12 @@ mod tests {
         let start = Instant::now();
         let mut connections: Connections<()> = Connections::new(8);
         connections.arrive(peer(1), start);
-        let open = HashSet::from([peer(1), peer(2)]);
+        let open = Peers::from([(peer(1), None), (peer(2), None)]);
         let idle_max = Duration::from_secs(25);
         assert_eq!(connections.sweep(&open, start, idle_max).idle, []);
         let later = start + idle_max;
-        assert_eq!(connections.sweep(&open, later, idle_max).idle, [peer(2)]);
+        assert_eq!(connections.sweep(&open, later, idle_max).idle, [(start, peer(2))]);
         connections.answered(peer(1), later);
-        assert_eq!(connections.sweep(&open, later, idle_max).idle, [peer(2)]);
+        assert_eq!(connections.sweep(&open, later, idle_max).idle, [(start, peer(2))]);
     }
 }

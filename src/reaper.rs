@@ -9,6 +9,7 @@
 //! - had nothing in flight for [`SHORTAGE_IDLE_MAX`], while descriptors run short. Then it also has those answered early that
 //!   end with their answer anyway, as do all whose clients have left.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,11 +18,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::Shutdown;
 
-use crate::connections::Swept;
+use crate::connections::{Peers, Swept};
 use crate::panics;
 use crate::pending::{Remains, Waiting};
 use crate::schedule::Schedule;
-use crate::sockets::{self, Socket, Sockets};
+use crate::sockets::{self, Socket, SocketId, Sockets};
 
 /// How long a connection that was cut off may still send.
 const LINGER: Duration = Duration::from_millis(500);
@@ -140,15 +141,14 @@ impl Reaping {
                 thread::sleep(GATHER);
             }
             let now = Instant::now();
-            let mut soon = self.end_lingering(now);
+            self.end_lingering(now);
             self.let_linger(fresh, now);
             let shortage = descriptors_short();
             if shortage || sweep_at <= now {
-                soon |= self.sweep(shortage, now);
-                sweep_at = now + SWEEP_INTERVAL;
-            }
-            if soon {
-                // A new connection from the port of one that has ended must not be taken for it.
+                let closing = self.sweep(shortage, now);
+                // A new connection from the port of one that is closing waits to be told from it.
+                sweep_at = now + if closing { TICK } else { SWEEP_INTERVAL };
+            } else if !self.lingering.is_empty() {
                 sweep_at = sweep_at.min(now + TICK);
             }
             // Of very many connections a look takes long, and must not be all that this thread does.
@@ -164,11 +164,14 @@ impl Reaping {
     fn let_linger(&mut self, fresh: Vec<Closing>, now: Instant) {
         let mut pins_left = PINNED_MAX.saturating_sub(self.lingering.len());
         let mut pinned = HashMap::new();
-        for socket in self.sockets.of(fresh.iter().map(|closing| closing.peer).collect()) {
-            socket.shut_down(Shutdown::Write);
-            if socket.is_pinned() && pins_left > 0 {
-                pins_left -= 1;
-                pinned.insert(socket.peer(), socket);
+        for (peer, socket) in self.sockets.of(fresh.iter().map(|closing| closing.peer).collect()) {
+            self.schedule.ended(peer, socket.as_ref().and_then(Socket::id));
+            if let Some(socket) = socket {
+                socket.shut_down(Shutdown::Write);
+                if socket.is_pinned() && pins_left > 0 {
+                    pins_left -= 1;
+                    pinned.insert(peer, socket);
+                }
             }
         }
         self.lingering.extend(fresh.into_iter().map(|mut closing| {
@@ -182,8 +185,8 @@ impl Reaping {
         }));
     }
 
-    /// The second step, for those that have lingered long enough; tells whether there were any.
-    fn end_lingering(&mut self, now: Instant) -> bool {
+    /// The second step, for those that have lingered long enough.
+    fn end_lingering(&mut self, now: Instant) {
         let ended: Vec<Lingering> = self
             .lingering
             .extract_if(.., |closing| closing.ends_at <= now)
@@ -198,26 +201,35 @@ impl Reaping {
             }
         }
         self.sockets.shut_down(by_peer, Shutdown::Both);
-        let any = !ended.is_empty();
         for closing in ended {
             release(closing.remains);
         }
-        any
     }
 
     /// Looks at all connections, and ends those that must; tells whether to look again soon.
     fn sweep(&self, shortage: bool, now: Instant) -> bool {
-        let mut open = HashSet::new();
+        let closing = self.schedule.closing();
+        let mut open = Peers::new();
         // Of a connection that tiny_http reads no more from, only the descriptor that its answer waits for is left.
         let mut ending = HashSet::new();
-        for (_, peer) in self.sockets.connected() {
-            if open.insert(peer) {
-                ending.insert(peer);
-            } else {
-                ending.remove(&peer);
+        for (fd, peer) in self.sockets.connected() {
+            match open.entry(peer) {
+                Entry::Vacant(unseen) => {
+                    let socket = closing.contains(&peer).then(|| SocketId::of(fd, peer));
+                    unseen.insert(socket.flatten());
+                    ending.insert(peer);
+                }
+                Entry::Occupied(_) => {
+                    ending.remove(&peer);
+                }
             }
         }
-        let Swept { mut idle, held, going } = self.schedule.sweep(&open, now, IDLE_MAX);
+        let Swept {
+            mut idle,
+            held,
+            closing,
+            ..
+        } = self.schedule.sweep(&open, now, IDLE_MAX);
         if shortage {
             // Most of their clients are gone; while new ones can not come in, nobody waits for them.
             self.schedule.hurry_those_of(&ending, now);
@@ -226,10 +238,11 @@ impl Reaping {
             // All of them: one that tiny_http has parked keeps its descriptors until another that is served lets go of a thread.
             idle = self.schedule.sweep(&open, now, SHORTAGE_IDLE_MAX).idle;
         }
-        self.sockets.shut_down(idle.into_iter().collect(), Shutdown::Both);
+        self.sockets
+            .shut_down(idle.into_iter().map(|(_, peer)| peer).collect(), Shutdown::Both);
         // Those that are still open were among the idle ones.
-        release(abandon(held.into_iter().map(|(_, held)| held.request).collect()));
-        going
+        release(abandon(held.into_iter().map(|held| held.request).collect()));
+        closing
     }
 }
 

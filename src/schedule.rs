@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::connections::{Connections, Place, Swept};
+use crate::connections::{Connections, Peers, Place, Swept};
+use crate::sockets::SocketId;
 
 /// How many unanswered requests one connection may have; pipelining clients get one 503 past it, and no more.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 128;
@@ -173,11 +174,21 @@ impl<T> Schedule<T> {
     ///
     /// Gives the request back where a limit is reached or its connection is closing.
     pub fn push(&self, scheduled: Scheduled<T>, now: Instant) -> Result<bool, Refused<T>> {
-        let mut state = self.lock();
+        let state = self.lock();
         if scheduled.delayed && state.delayed >= self.delayed_max {
             return Err(Refused::Overload(scheduled.request));
         }
         let overdue = state.overdue(now);
+        self.admit(state, scheduled, now)?;
+        Ok(overdue)
+    }
+
+    fn admit(
+        &self,
+        mut state: MutexGuard<'_, State<T>>,
+        scheduled: Scheduled<T>,
+        now: Instant,
+    ) -> Result<(), Refused<T>> {
         let peer = scheduled.peer;
         match state.connections.arrive(peer, now) {
             Place::First => {
@@ -189,9 +200,9 @@ impl<T> Schedule<T> {
                 state.connections.wait(peer, scheduled);
             }
             Place::Full => return Err(Refused::ConnectionFull(scheduled.request)),
-            Place::Closed => return Err(state.hold(scheduled)),
+            Place::Closed => return Err(state.hold(scheduled, false)),
         }
-        Ok(overdue)
+        Ok(())
     }
 
     /// Takes the last request that its connection gets an answer to, past the connection's limit; later ones are refused.
@@ -199,7 +210,7 @@ impl<T> Schedule<T> {
         let mut state = self.lock();
         let peer = scheduled.peer;
         match state.connections.arrive(peer, now) {
-            Place::Closed => return Err(state.hold(scheduled)),
+            Place::Closed => return Err(state.hold(scheduled, true)),
             Place::First => {
                 state.connections.close_after(peer);
                 state.count_in(&scheduled);
@@ -406,10 +417,25 @@ impl<T> Schedule<T> {
         }
     }
 
+    /// The peers of the connections that are closing.
+    pub(crate) fn closing(&self) -> HashSet<SocketAddr> {
+        self.lock().connections.closing()
+    }
+
+    /// Takes note of the socket of a connection that was cut off: it was ended, or none was there any more.
+    pub(crate) fn ended(&self, peer: SocketAddr, socket: Option<SocketId>) {
+        self.lock().connections.ended(peer, socket);
+    }
+
     /// Compares the table of connections with the sockets that are open; gives the connections that had nothing in
-    /// flight for `idle_max`, the longest idle first.
-    pub(crate) fn sweep(&self, open: &HashSet<SocketAddr>, now: Instant, idle_max: Duration) -> Swept<Scheduled<T>> {
-        self.lock().connections.sweep(open, now, idle_max)
+    /// flight for `idle_max`, the longest idle first. Requests that turn out to be a new connection's are taken.
+    pub(crate) fn sweep(&self, open: &Peers, now: Instant, idle_max: Duration) -> Swept<Scheduled<T>> {
+        let mut swept = self.lock().connections.sweep(open, now, idle_max);
+        for scheduled in swept.succeeded.drain(..) {
+            // Its connection was closed until now, and so has room.
+            let _ = self.admit(self.lock(), scheduled, now);
+        }
+        swept
     }
 }
 
@@ -428,8 +454,8 @@ impl<T> State<T> {
         self.delayed -= usize::from(delayed);
     }
 
-    fn hold(&mut self, scheduled: Scheduled<T>) -> Refused<T> {
-        let before = self.connections.hold(scheduled.peer, scheduled);
+    fn hold(&mut self, scheduled: Scheduled<T>, last: bool) -> Refused<T> {
+        let before = self.connections.hold(scheduled.peer, scheduled, last);
         Refused::ConnectionClosed(before.map(|before| before.request))
     }
 

@@ -17,6 +17,7 @@ use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -37,7 +38,7 @@ const GAP: i32 = 64;
 const GAP_MAX: i32 = 65_536;
 
 /// What is read at a time off a socket that is emptied, bytes.
-const EMPTIED_AT_A_TIME: usize = 64 * 1024;
+const EMPTIED_AT_A_TIME: usize = 32 * 1024;
 
 /// How many descriptors are open, if the kernel tells without one being opened (Linux 6.2 and later).
 pub(crate) fn open_descriptors() -> Option<u64> {
@@ -56,6 +57,20 @@ fn peer_of(fd: RawFd) -> nix::Result<Option<SocketAddr>> {
     let peer: SockaddrStorage = getpeername(fd)?;
     let v4 = peer.as_sockaddr_in().map(|peer| SocketAddr::V4((*peer).into()));
     Ok(v4.or_else(|| peer.as_sockaddr_in6().map(|peer| SocketAddr::V6((*peer).into()))))
+}
+
+/// Tells a socket from any other, those of the same peer before and after it included: its number in the kernel's sockfs, which
+/// gives each the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SocketId(pub(crate) u64);
+
+impl SocketId {
+    /// That of the socket `fd`, if it is `peer`'s and the kernel tells.
+    pub(crate) fn of(fd: RawFd, peer: SocketAddr) -> Option<SocketId> {
+        // Follows the link to the socket, and opens nothing.
+        let socket = fs::metadata(format!("/proc/self/fd/{fd}")).ok()?;
+        (peer_of(fd) == Ok(Some(peer))).then(|| SocketId(socket.ino()))
+    }
 }
 
 /// The way to the process's connected sockets.
@@ -114,15 +129,20 @@ impl Sockets {
         })
     }
 
-    /// One socket for each connection of `peers` that is found.
-    pub(crate) fn of(&self, mut peers: HashSet<SocketAddr>) -> impl Iterator<Item = Socket> {
+    /// One socket for each of `peers` that is connected; then those that are not.
+    pub(crate) fn of(&self, mut peers: HashSet<SocketAddr>) -> impl Iterator<Item = (SocketAddr, Option<Socket>)> {
         let mut connected = (!peers.is_empty()).then(|| self.connected());
         std::iter::from_fn(move || {
             loop {
                 if peers.is_empty() {
                     return None;
                 }
-                let (fd, peer) = connected.as_mut()?.next()?;
+                let Some((fd, peer)) = connected.as_mut().and_then(Iterator::next) else {
+                    connected = None;
+                    let missing = *peers.iter().next()?;
+                    peers.remove(&missing);
+                    return Some((missing, None));
+                };
                 if !peers.contains(&peer) {
                     continue;
                 }
@@ -135,7 +155,7 @@ impl Sockets {
                 // Otherwise the number was another's already.
                 if peer_of(socket.fd) == Ok(Some(peer)) {
                     peers.remove(&peer);
-                    return Some(socket);
+                    return Some((peer, Some(socket)));
                 }
             }
         })
@@ -172,18 +192,8 @@ impl Sockets {
 
     /// Shuts down the connections of `peers`.
     pub(crate) fn shut_down(&self, peers: HashSet<SocketAddr>, how: Shutdown) {
-        for socket in self.of(peers) {
+        for socket in self.of(peers).filter_map(|(_, socket)| socket) {
             socket.shut_down(how);
-        }
-    }
-
-    /// Takes away what the threads of these connections have not read yet, and shuts them down.
-    pub(crate) fn cut_short(&self, peers: HashSet<SocketAddr>) {
-        // MSG_TRUNC: what is taken goes nowhere (tcp(7)).
-        let mut taken = vec![0; EMPTIED_AT_A_TIME];
-        for socket in self.of(peers) {
-            while recv(socket.fd, &mut taken, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).is_ok_and(|len| len > 0) {}
-            socket.shut_down(Shutdown::Both);
         }
     }
 
@@ -208,14 +218,22 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// The other end's address.
-    pub(crate) fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
     /// Whether it stays the one that it is for as long as this is kept.
     pub(crate) fn is_pinned(&self) -> bool {
         self.pinned
+    }
+
+    /// Which socket it is, if the kernel tells.
+    pub(crate) fn id(&self) -> Option<SocketId> {
+        SocketId::of(self.fd, self.peer)
+    }
+
+    /// Takes away what its thread has not read yet, and shuts the connection down.
+    pub(crate) fn cut_short(&self) {
+        // MSG_TRUNC: what is taken goes nowhere (tcp(7)).
+        let mut taken = [0; EMPTIED_AT_A_TIME];
+        while recv(self.fd, &mut taken, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC).is_ok_and(|len| len > 0) {}
+        self.shut_down(Shutdown::Both);
     }
 
     /// Shuts the connection down.
@@ -276,9 +294,9 @@ mod tests {
         let sockets = Sockets::open().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (mut client, server, peer) = pair_of(&listener);
-        let socket = sockets.of(HashSet::from([peer])).next().expect("it is found");
+        let (_, socket) = sockets.of(HashSet::from([peer])).next().expect("an answer");
+        let socket = socket.expect("it is found");
         assert!(socket.is_pinned());
-        assert_eq!(socket.peer(), peer);
         let number = server.as_raw_fd();
         drop(server);
         let others: Vec<_> = (0..100).map(|_| pair_of(&listener)).collect();
@@ -320,7 +338,9 @@ mod tests {
         assert!(!sockets.ahead(4096).contains(&peer));
         client.write_all(&[0]).unwrap();
         assert!(sockets.ahead(4096).contains(&peer));
-        sockets.cut_short(HashSet::from([peer]));
+        for (_, socket) in sockets.of(HashSet::from([peer])) {
+            socket.expect("it is found").cut_short();
+        }
         assert_eq!(server.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -25,7 +25,7 @@ use crate::pending::Waiting;
 use crate::reaper::{abandon, release};
 use crate::responders::Responders;
 use crate::schedule::Schedule;
-use crate::sockets::Sockets;
+use crate::sockets::{Socket, Sockets};
 
 /// How often the dispatcher is looked at. One that did not find its queue empty from one look to the next is behind.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
@@ -99,6 +99,11 @@ fn watch(progress: &Progress, schedule: &Schedule<Waiting>, responders: &Arc<Res
 
 fn cut(floods: HashSet<SocketAddr>, schedule: &Schedule<Waiting>, sockets: &Sockets, now: Instant) {
     let unanswered = schedule.shut_out(&floods, now);
-    sockets.cut_short(floods);
+    for (peer, socket) in sockets.of(floods) {
+        schedule.ended(peer, socket.as_ref().and_then(Socket::id));
+        if let Some(socket) = socket {
+            socket.cut_short();
+        }
+    }
     release(abandon(unanswered));
 }
