@@ -1,8 +1,9 @@
-//! Keeps tiny_http accepting: rings the doorbell when it is due, and takes an unanswered ring, or a word from the accept
-//! thread's end, as the sign to build a new `tiny_http::Server` on a clone of the listening socket.
+//! Keeps tiny_http accepting: rings the doorbell when it is due, and builds a new `tiny_http::Server` on a clone of the
+//! listening socket where the accept thread of the last one has ended.
 //!
-//! tiny_http's accept thread ends at the first error of `accept` (out of descriptors, say), and panics where it can not
-//! clone a socket or start a thread. The first reaches the dispatcher once; of the second nobody hears.
+//! tiny_http's accept thread ends at the first error of `accept` (out of descriptors, say), which reaches the dispatcher behind
+//! all requests that came before it, and panics where it can not clone a socket or start a thread, of which the panic hook hears.
+//! In case both are missed, a ring that is not answered tells.
 //!
 //! What is always true:
 //! - The listening socket is ours, and open until the drain; a server works on a clone. So clients queue in the kernel
@@ -59,6 +60,15 @@ pub struct AcceptLoop {
     built_at: Instant,
 }
 
+/// Whether the newest server accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepts {
+    Yes,
+    /// A ring that is answered settles it.
+    Perhaps,
+    No,
+}
+
 impl AcceptLoop {
     /// Builds the first server on `listener` and starts the keeper. Gives the address that is listened on.
     ///
@@ -86,28 +96,41 @@ impl AcceptLoop {
     }
 
     fn keep(&mut self) {
-        // Whether the accept thread may have ended: a ring that is answered settles it.
-        let mut doubt = false;
+        let mut accepts = Accepts::Yes;
         let mut unanswered = 0;
         loop {
-            let (failed, drain) = self.news.wait(
-                RING_INTERVAL_MIN,
-                if doubt { RING_INTERVAL_MIN } else { RING_INTERVAL_MAX },
-            );
-            if drain {
+            let else_after = if accepts == Accepts::Yes {
+                RING_INTERVAL_MAX
+            } else {
+                RING_INTERVAL_MIN
+            };
+            let told = self.news.wait(RING_INTERVAL_MIN, else_after);
+            if told.drain {
                 return self.close();
             }
-            doubt |= failed;
-            let within = if doubt { ANSWER_WITHIN_IN_DOUBT } else { ANSWER_WITHIN };
-            match self.doorbell.ring_until_settled(RINGS_MAX, within) {
-                Ring::Answered => (doubt, unanswered) = (false, 0),
-                Ring::Unanswered => unanswered += 1,
-                // Out of descriptors, as the accept thread may be: it is asked again soon.
-                Ring::Failed => doubt = true,
+            if told.ended {
+                accepts = Accepts::No;
+            } else if told.in_doubt && accepts == Accepts::Yes {
+                accepts = Accepts::Perhaps;
             }
-            let gone = unanswered >= UNANSWERED_MAX || (doubt && unanswered > 0);
-            if gone && self.rebuild() {
-                (doubt, unanswered) = (false, 0);
+            if accepts != Accepts::No {
+                let within = if accepts == Accepts::Yes {
+                    ANSWER_WITHIN
+                } else {
+                    ANSWER_WITHIN_IN_DOUBT
+                };
+                match self.doorbell.ring_until_settled(RINGS_MAX, within) {
+                    Ring::Answered => (accepts, unanswered) = (Accepts::Yes, 0),
+                    Ring::Unanswered => unanswered += 1,
+                    // Out of descriptors, as the accept thread may be: it is asked again soon.
+                    Ring::Failed => accepts = Accepts::Perhaps,
+                }
+                if unanswered >= UNANSWERED_MAX || (accepts == Accepts::Perhaps && unanswered > 0) {
+                    accepts = Accepts::No;
+                }
+            }
+            if accepts == Accepts::No && self.rebuild() {
+                (accepts, unanswered) = (Accepts::Yes, 0);
             }
         }
     }

@@ -49,6 +49,8 @@ pub struct Dispatch {
 struct Dispatcher {
     dispatch: Arc<Dispatch>,
     news: Arc<AcceptNews>,
+    /// The number of its server.
+    server: u64,
     delay: Delay,
 }
 
@@ -62,6 +64,7 @@ impl Dispatch {
         let mut dispatcher = Dispatcher {
             dispatch: Arc::clone(self),
             news: Arc::clone(news),
+            server: news.number_server(),
             delay: Delay::new(self.delay_min, self.delay_max),
         };
         panics::spawn_vital("dispatcher", move || dispatcher.run(&server)).map(drop)
@@ -75,7 +78,7 @@ impl Dispatcher {
         }
         self.dispatch.progress.waits();
         // The accept thread has ended. Its connections live on, and each is answered until the last is silent.
-        self.news.accept_failed();
+        self.news.accept_ended(self.server);
         while let Ok(Some(request)) = server.recv_timeout(LAST_REQUEST_AFTER) {
             self.take(request);
         }

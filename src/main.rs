@@ -65,7 +65,7 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
     let news = Arc::new(AcceptNews::default());
     panics::install({
         let news = Arc::clone(&news);
-        move || news.accept_failed()
+        move |accepting| news.thread_panicked(accepting)
     });
     let draining = Arc::new(AtomicBool::new(false));
     let metrics = Arc::new(Metrics::new(flags.buckets.clone()));

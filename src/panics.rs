@@ -1,7 +1,7 @@
 //! What a panic does: one in a thread that the server lives by ends the process with a message; one in a thread of
 //! tiny_http's ends that thread alone, and is told of sparingly, since any client can cause one by a reset.
 
-use std::panic::PanicHookInfo;
+use std::panic::{Location, PanicHookInfo};
 use std::process;
 use std::sync::Mutex;
 use std::thread;
@@ -16,6 +16,9 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 /// The name of threads whose panic is expected and means nothing.
 pub const EXPECTED: &str = "letting-go";
 
+/// The source file of tiny_http's that only its accept thread panics in: where it can not clone a socket that it has accepted.
+const ACCEPTING: &str = "refined_tcp_stream.rs";
+
 #[derive(Default)]
 struct Reported {
     at: Option<Instant>,
@@ -24,8 +27,9 @@ struct Reported {
 
 /// Installs the hook that tells the two kinds of panic apart.
 ///
-/// `on_foreign` is called on the thread that panicked when it is not ours: it may be the one that accepts connections.
-pub fn install(on_foreign: impl Fn() + Send + Sync + 'static) {
+/// `on_foreign` is called on the thread that panicked when it is not ours, with whether it is known to be the one that accepts
+/// connections; it may be that one in any case.
+pub fn install(on_foreign: impl Fn(bool) + Send + Sync + 'static) {
     let reported = Mutex::new(Reported::default());
     std::panic::set_hook(Box::new(move |info| {
         let thread = thread::current();
@@ -40,7 +44,8 @@ pub fn install(on_foreign: impl Fn() + Send + Sync + 'static) {
             process::exit(EXIT_STATUS);
         }
         report(&reported, info);
-        on_foreign();
+        let file = info.location().map_or("", Location::file);
+        on_foreign(file.ends_with(ACCEPTING));
     }));
 }
 

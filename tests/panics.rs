@@ -23,7 +23,7 @@ fn is_victim() -> bool {
 #[test]
 fn a_vital_thread_that_panics_ends_the_process_with_a_message() {
     if is_victim() {
-        panics::install(|| ());
+        panics::install(|_| ());
         panics::spawn_vital("responder", || panic!("the test's panic")).unwrap();
         thread::sleep(Duration::from_secs(30));
         return;
@@ -41,7 +41,7 @@ fn a_vital_thread_that_panics_ends_the_process_with_a_message() {
 fn another_thread_that_panics_is_told_of_sparingly() {
     if is_victim() {
         let (told, heard) = mpsc::channel();
-        panics::install(move || told.send(()).unwrap());
+        panics::install(move |_| told.send(()).unwrap());
         for _ in 0..100 {
             let thread = thread::Builder::new().spawn(|| panic!("a client's reset")).unwrap();
             assert!(thread.join().is_err());
