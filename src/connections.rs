@@ -19,6 +19,9 @@ use crate::sockets::SocketId;
 /// lets it linger.
 const HELD_FOR: Duration = Duration::from_secs(1);
 
+/// How long a connection has nothing in flight before it is told of as quiet.
+const QUIET_AFTER: Duration = Duration::from_millis(250);
+
 /// What a request that just arrived must do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -42,17 +45,27 @@ enum End {
     Open,
     /// No request after those that are in flight is answered.
     Closing,
-    /// The same, and its socket was ended: this one, or none where it was gone by then.
-    Ended(Option<SocketId>),
+    /// The same, and its socket was shut down, at least for writing. What remains of its requests still holds its thread.
+    Lingering(Former),
+    /// The same, and nothing holds its thread any more.
+    Released(Former),
 }
 
-/// What came while the connection was closing.
-///
-/// The last of the requests is kept, since tiny_http takes a request that is let go of for one that was answered, and would
-/// write what it has to say itself, a 400 for example, before the answers that are still due.
+/// The socket of a connection that was ended, by which the next one from the same port is told from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Former {
+    /// This one.
+    Socket(SocketId),
+    /// It was closed before it could be ended.
+    Gone,
+    /// The kernel did not tell; or what its thread takes for requests may be part of a body, and must not be answered.
+    Unknown,
+}
+
+/// What has come since a connection was ended: of its successor, if it is one request that can be answered.
 enum Held<T> {
     Nothing,
-    /// One request, which could be answered if it should belong to a new connection.
+    /// One request.
     One(T),
     /// The last of several, or one after which the connection had to end.
     Last(T),
@@ -73,7 +86,10 @@ struct Connection<T> {
     /// The requests behind that one, oldest first.
     waiting: VecDeque<T>,
     end: End,
-    held: Held<T>,
+    /// The last request that came while it was closing. tiny_http takes a request that is let go of for one that was
+    /// answered, and would write what it has to say itself, a 400 for example, before the answers that are still due.
+    held: Option<T>,
+    held_since: Held<T>,
     /// It was closing, and its socket was not found when it was last looked for.
     gone: bool,
     /// When its last request arrived or was answered, or else when it was first seen.
@@ -86,7 +102,8 @@ impl<T> Connection<T> {
             scheduled: false,
             waiting: VecDeque::new(),
             end: End::Open,
-            held: Held::Nothing,
+            held: None,
+            held_since: Held::Nothing,
             gone: false,
             active_at: now,
         }
@@ -106,11 +123,33 @@ impl<T> Connection<T> {
         }
     }
 
+    /// What is held, which is not to be answered any more.
+    fn let_go(&mut self) -> impl Iterator<Item = T> {
+        self.held.take().into_iter().chain(self.held_since.take())
+    }
+
     /// Whether the open socket is not the one that was ended, but a new connection's whose requests can be answered.
     fn is_succeeded_by(&self, open: Option<SocketId>) -> bool {
-        match (self.end, open) {
-            (End::Ended(ended), Some(_)) => ended != open && !matches!(self.held, Held::Last(_)),
-            _ => false,
+        let Some(open) = open.filter(|_| !matches!(self.held_since, Held::Last(_))) else {
+            return false;
+        };
+        match self.end {
+            End::Open | End::Closing => false,
+            End::Lingering(former) | End::Released(former) => match former {
+                Former::Socket(socket) => socket != open,
+                Former::Gone => true,
+                Former::Unknown => false,
+            },
+        }
+    }
+
+    /// Whether nothing of it can come any more, told that its socket is not open: the second time, since its thread may not have
+    /// handed over yet what it had read.
+    fn is_gone(&mut self) -> bool {
+        match self.end {
+            End::Open => true,
+            End::Lingering(_) => false,
+            End::Closing | End::Released(_) => std::mem::replace(&mut self.gone, true),
         }
     }
 }
@@ -157,9 +196,12 @@ impl<T> Connections<T> {
     /// Holds a request of a closing connection, in place of the one that was held before, which can go. `last` is one after
     /// which its connection must end.
     pub(crate) fn hold(&mut self, peer: SocketAddr, request: T, last: bool) -> Option<T> {
-        let held = &mut self.by_peer.get_mut(&peer)?.held;
-        let before = held.take();
-        *held = if last || before.is_some() {
+        let connection = self.by_peer.get_mut(&peer)?;
+        if matches!(connection.end, End::Open | End::Closing) {
+            return connection.held.replace(request);
+        }
+        let before = connection.held_since.take();
+        connection.held_since = if last || before.is_some() {
             Held::Last(request)
         } else {
             Held::One(request)
@@ -206,22 +248,39 @@ impl<T> Connections<T> {
         closing.map(|(peer, _)| *peer).collect()
     }
 
-    /// Takes note of the socket of a connection that was cut off: it was ended, or none was there any more.
-    pub(crate) fn ended(&mut self, peer: SocketAddr, socket: Option<SocketId>) {
-        if let Some(connection) = self.by_peer.get_mut(&peer).filter(|connection| connection.is_closing()) {
-            connection.end = End::Ended(socket);
+    /// The peers of the connections that have requests in flight.
+    pub(crate) fn busy(&self) -> HashSet<SocketAddr> {
+        let busy = self.by_peer.iter().filter(|(_, connection)| connection.in_flight() > 0);
+        busy.map(|(peer, _)| *peer).collect()
+    }
+
+    /// Takes note that a connection that was cut off was shut down, and of its socket. False where it was before, and whoever
+    /// did that has not let go of it yet.
+    pub(crate) fn ended(&mut self, peer: SocketAddr, former: Former) -> bool {
+        match self.by_peer.get_mut(&peer) {
+            Some(connection) if matches!(connection.end, End::Closing | End::Released(_)) => {
+                connection.end = End::Lingering(former);
+                true
+            }
+            _ => false,
         }
     }
 
-    /// Forgets the connections that are no longer open, takes note of those that are, and gives the ones of these that
-    /// had nothing in flight for `idle_max`, the longest idle first. `open` are the peers that are connected, with the socket
-    /// for those of [`Connections::closing`].
-    ///
-    /// One that was cut off is forgotten only the second time that it is not found: its thread may not have handed over yet
-    /// what it had read.
-    pub(crate) fn sweep(&mut self, open: &Peers, now: Instant, idle_max: Duration) -> Swept<T> {
+    /// Takes note that nothing holds its thread any more.
+    pub(crate) fn released(&mut self, peer: SocketAddr) {
+        if let Some(connection) = self.by_peer.get_mut(&peer)
+            && let End::Lingering(former) = connection.end
+        {
+            connection.end = End::Released(former);
+        }
+    }
+
+    /// Forgets the connections of which nothing can come any more, takes note of those that are open, and tells which of these
+    /// are quiet. `open` are the peers that are connected, with the socket for those of [`Connections::closing`].
+    pub(crate) fn sweep(&mut self, open: &Peers, now: Instant) -> Swept<T> {
         let mut swept = Swept {
-            idle: Vec::new(),
+            quiet: Vec::new(),
+            over: Vec::new(),
             held: Vec::new(),
             succeeded: Vec::new(),
             closing: false,
@@ -231,39 +290,42 @@ impl<T> Connections<T> {
             if connection.is_succeeded_by(open.get(&peer).copied().flatten()) {
                 connection.end = End::Open;
                 connection.active_at = now;
-                swept.succeeded.extend(connection.held.take());
+                swept.succeeded.extend(connection.held_since.take());
+                swept.held.extend(connection.held.take());
             }
             if connection.in_flight() > 0 || is_open {
                 connection.gone = false;
-            } else if connection.is_closing() && !connection.gone {
-                connection.gone = true;
-            } else {
-                swept.held.extend(connection.held.take());
+            } else if connection.is_gone() {
+                swept.held.extend(connection.let_go());
                 return false;
             }
             swept.closing |= connection.is_closing();
             let idle_for = now.saturating_duration_since(connection.active_at);
             if connection.in_flight() == 0 && idle_for >= HELD_FOR {
-                swept.held.extend(connection.held.take());
+                swept.held.extend(connection.let_go());
             }
-            let idle_max = if connection.is_closing() { HELD_FOR } else { idle_max };
-            if connection.in_flight() == 0 && is_open && idle_for >= idle_max {
-                swept.idle.push((connection.active_at, peer));
+            if connection.in_flight() == 0 && is_open {
+                if !connection.is_closing() && idle_for >= QUIET_AFTER {
+                    swept.quiet.push((peer, idle_for));
+                } else if connection.is_closing() && idle_for >= HELD_FOR {
+                    swept.over.push(peer);
+                }
             }
             true
         });
         for peer in open.keys() {
             self.by_peer.entry(*peer).or_insert_with(|| Connection::seen_at(now));
         }
-        swept.idle.sort_unstable();
         swept
     }
 }
 
 /// What a look at all connections found.
 pub(crate) struct Swept<T> {
-    /// The connections to be closed, and since when they have nothing in flight: the longest first.
-    pub(crate) idle: Vec<(Instant, SocketAddr)>,
+    /// The connections that have had nothing in flight for [`QUIET_AFTER`], and for how long.
+    pub(crate) quiet: Vec<(SocketAddr, Duration)>,
+    /// The connections that were cut off and are still open.
+    pub(crate) over: Vec<SocketAddr>,
     /// What was held of connections that are closed, or that must be.
     pub(crate) held: Vec<T>,
     /// What was held of new connections from the ports of closed ones: to be taken after all.
@@ -309,62 +371,71 @@ mod tests {
         connections.arrive(peer(1), now);
         connections.wait(peer(1), "behind");
         assert_eq!(connections.cut(peer(1)), ["behind"]);
-        let id = Some(SocketId(7));
-        let open = Peers::from([(peer(1), id)]);
-        connections.sweep(&open, now, Duration::MAX);
+        let open = Peers::from([(peer(1), Some(SocketId(7)))]);
+        connections.sweep(&open, now);
         assert_eq!(connections.arrive(peer(1), now), Place::Closed);
-        connections.ended(peer(1), id);
-        assert!(connections.sweep(&open, now, Duration::MAX).closing);
+        connections.ended(peer(1), Former::Socket(SocketId(7)));
+        assert!(connections.sweep(&open, now).closing);
+        for _ in 0..3 {
+            let swept = connections.sweep(&Peers::new(), now);
+            assert!(swept.closing, "what remains of it still holds its thread");
+        }
+        assert!(!connections.ended(peer(1), Former::Gone), "it was ended already");
         assert_eq!(connections.arrive(peer(1), now), Place::Closed);
-        assert!(connections.sweep(&Peers::new(), now, Duration::MAX).closing);
+        connections.released(peer(1));
+        assert!(connections.sweep(&Peers::new(), now).closing);
         assert_eq!(
             connections.arrive(peer(1), now),
             Place::Closed,
             "its thread may have more"
         );
-        assert!(!connections.sweep(&Peers::new(), now, Duration::MAX).closing);
+        assert!(!connections.sweep(&Peers::new(), now).closing);
         assert_eq!(connections.arrive(peer(1), now), Place::First);
     }
 
     #[test]
     fn a_new_connection_from_the_port_of_one_that_was_cut_is_served() {
         let now = Instant::now();
-        for ended in [Some(SocketId(7)), None] {
+        for former in [Former::Socket(SocketId(7)), Former::Gone] {
             let mut connections = Connections::new(8);
             connections.arrive(peer(1), now);
             connections.cut(peer(1));
             assert_eq!(connections.arrive(peer(1), now), Place::Closed);
-            connections.hold(peer(1), "held", false);
+            connections.hold(peer(1), "of the former", false);
             assert_eq!(connections.closing(), HashSet::from([peer(1)]));
             let other = Peers::from([(peer(1), Some(SocketId(8)))]);
-            let unlooked = connections.sweep(&other, now, Duration::MAX);
-            assert!(unlooked.succeeded.is_empty(), "it is not known yet which one was ended");
-            connections.ended(peer(1), ended);
-            let swept = connections.sweep(&other, now, Duration::MAX);
-            assert_eq!(swept.succeeded, ["held"]);
-            assert!(!swept.closing && swept.held.is_empty());
+            let unlooked = connections.sweep(&other, now);
+            assert!(unlooked.closing, "it is not known yet which one was ended");
+            connections.ended(peer(1), former);
+            connections.hold(peer(1), "of the next", false);
+            let swept = connections.sweep(&other, now);
+            assert_eq!(swept.succeeded, ["of the next"]);
+            assert_eq!(swept.held, ["of the former"]);
+            assert!(!swept.closing);
             assert_eq!(connections.arrive(peer(1), now), Place::First);
         }
     }
 
     #[test]
-    fn only_one_request_that_was_held_is_taken_after_all() {
+    fn of_what_was_held_only_one_whole_request_is_taken_after_all() {
         let now = Instant::now();
         let other = Peers::from([(peer(1), Some(SocketId(8)))]);
         for (second, last) in [("later", false), ("a body", true)] {
             let mut connections = Connections::new(8);
             connections.shut_out(peer(1), now);
-            connections.ended(peer(1), Some(SocketId(7)));
+            connections.ended(peer(1), Former::Socket(SocketId(7)));
             connections.hold(peer(1), "held", false);
             connections.hold(peer(1), second, last);
-            let swept = connections.sweep(&other, now, Duration::MAX);
+            let swept = connections.sweep(&other, now);
             assert!(swept.closing && swept.succeeded.is_empty());
         }
-        let mut connections = Connections::new(8);
-        connections.shut_out(peer(1), now);
-        connections.ended(peer(1), Some(SocketId(7)));
-        connections.hold(peer(1), "a body", true);
-        assert!(connections.sweep(&other, now, Duration::MAX).succeeded.is_empty());
+        for (former, last) in [(Former::Socket(SocketId(7)), true), (Former::Unknown, false)] {
+            let mut connections = Connections::new(8);
+            connections.shut_out(peer(1), now);
+            connections.ended(peer(1), former);
+            connections.hold(peer(1), "part of a body", last);
+            assert!(connections.sweep(&other, now).succeeded.is_empty());
+        }
     }
 
     #[test]
@@ -377,27 +448,25 @@ mod tests {
         assert_eq!(connections.hold(peer(1), "third", false), Some("second"));
         let open = Peers::from([(peer(1), None)]);
         let later = now + HELD_FOR;
-        assert!(
-            connections.sweep(&open, later, Duration::MAX).held.is_empty(),
-            "an answer is due"
-        );
+        assert!(connections.sweep(&open, later).held.is_empty(), "an answer is due");
         connections.cut(peer(1));
-        let swept = connections.sweep(&open, later, Duration::MAX);
+        let swept = connections.sweep(&open, later);
         assert_eq!(swept.held, ["third"]);
-        assert_eq!(swept.idle, [(now, peer(1))], "it must be closed first");
+        assert_eq!(swept.over, [peer(1)], "it must be closed first");
     }
 
     #[test]
-    fn only_connections_without_a_request_in_flight_are_idle() {
+    fn only_connections_without_a_request_in_flight_are_quiet() {
         let start = Instant::now();
         let mut connections: Connections<()> = Connections::new(8);
         connections.arrive(peer(1), start);
         let open = Peers::from([(peer(1), None), (peer(2), None)]);
-        let idle_max = Duration::from_secs(25);
-        assert_eq!(connections.sweep(&open, start, idle_max).idle, []);
-        let later = start + idle_max;
-        assert_eq!(connections.sweep(&open, later, idle_max).idle, [(start, peer(2))]);
+        assert_eq!(connections.sweep(&open, start).quiet, []);
+        let later = start + QUIET_AFTER;
+        assert_eq!(connections.sweep(&open, later).quiet, [(peer(2), QUIET_AFTER)]);
+        assert_eq!(connections.busy(), HashSet::from([peer(1)]));
         connections.answered(peer(1), later);
-        assert_eq!(connections.sweep(&open, later, idle_max).idle, [(start, peer(2))]);
+        assert_eq!(connections.sweep(&open, later).quiet, [(peer(2), QUIET_AFTER)]);
+        assert_eq!(connections.busy(), HashSet::new());
     }
 }

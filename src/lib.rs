@@ -31,6 +31,8 @@ pub mod reaper;
 pub mod responders;
 pub mod response;
 pub mod schedule;
+pub mod shortage;
 pub mod sockets;
+mod tcp_table;
 pub mod ui;
 pub mod watch;

@@ -16,6 +16,7 @@ use httpserver::metrics::Metrics;
 use httpserver::reaper::Reaper;
 use httpserver::responders::Responders;
 use httpserver::schedule::Schedule;
+use httpserver::shortage::Shortage;
 use httpserver::sockets::Sockets;
 use httpserver::watch::{self, Progress};
 use httpserver::{allocator, listener, panics};
@@ -73,13 +74,20 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
     let log = flags.access_log.then(AccessLog::start).transpose()?;
     let progress = Arc::new(Progress::default());
     let sockets = Arc::new(Sockets::open()?);
-    let reaper = Reaper::start(Arc::clone(&schedule), Arc::clone(&sockets))?;
+    let shortage = Arc::new(Shortage::default());
+    let reaper = Reaper::start(
+        Arc::clone(&schedule),
+        Arc::clone(&sockets),
+        Arc::clone(&shortage),
+        listener.local_addr()?.port(),
+    )?;
     let responders = Responders::start(
         Arc::clone(&schedule),
         metrics,
         reaper,
         log.clone(),
         Arc::clone(&draining),
+        shortage,
     )?;
     watch::start(
         Arc::clone(&progress),

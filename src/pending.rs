@@ -45,6 +45,11 @@ pub enum Channel {
 }
 
 impl Channel {
+    /// Whether it is that of a request whose body is not read to its end.
+    pub(crate) fn has_body(&self) -> bool {
+        matches!(self, Channel::Unread(_))
+    }
+
     /// What must be let go of with care, if the request is not to be answered.
     pub(crate) fn abandon(self) -> Option<Remains> {
         match self {

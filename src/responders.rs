@@ -17,6 +17,7 @@ use crate::pending::{Channel, Pending, Remains, Waiting};
 use crate::reaper::Reaper;
 use crate::response::{Persistence, write_head};
 use crate::schedule::{Answered, Next, Responder, Schedule, Scheduled};
+use crate::shortage::Shortage;
 use crate::ui;
 
 /// Responders that are there from the start, and that stay.
@@ -44,6 +45,7 @@ pub struct Responders {
     reaper: Arc<Reaper>,
     log: Option<Arc<AccessLog>>,
     draining: Arc<AtomicBool>,
+    shortage: Arc<Shortage>,
 }
 
 impl Responders {
@@ -58,6 +60,7 @@ impl Responders {
         reaper: Arc<Reaper>,
         log: Option<Arc<AccessLog>>,
         draining: Arc<AtomicBool>,
+        shortage: Arc<Shortage>,
     ) -> io::Result<Arc<Self>> {
         let responders = Arc::new(Responders {
             schedule,
@@ -65,6 +68,7 @@ impl Responders {
             reaper,
             log,
             draining,
+            shortage,
         });
         for _ in 0..RESPONDERS_MIN {
             responders.add(None)?;
@@ -137,7 +141,7 @@ impl Responders {
             }
             Channel::Writer(mut writer) => {
                 // Asked as late as can be: who is not told to close sends the next request into the process's end.
-                let persistence = if self.draining.load(Ordering::Relaxed) {
+                let persistence = if self.draining.load(Ordering::Relaxed) || self.shortage.connections_end() {
                     Persistence::Close
                 } else {
                     persistence

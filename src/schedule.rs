@@ -12,8 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::connections::{Connections, Peers, Place, Swept};
-use crate::sockets::SocketId;
+use crate::connections::{Connections, Former, Peers, Place, Swept};
 
 /// How many unanswered requests one connection may have; pipelining clients get one 503 past it, and no more.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 128;
@@ -422,15 +421,26 @@ impl<T> Schedule<T> {
         self.lock().connections.closing()
     }
 
-    /// Takes note of the socket of a connection that was cut off: it was ended, or none was there any more.
-    pub(crate) fn ended(&self, peer: SocketAddr, socket: Option<SocketId>) {
-        self.lock().connections.ended(peer, socket);
+    /// The peers of the connections that have requests in flight.
+    pub(crate) fn busy(&self) -> HashSet<SocketAddr> {
+        self.lock().connections.busy()
     }
 
-    /// Compares the table of connections with the sockets that are open; gives the connections that had nothing in
-    /// flight for `idle_max`, the longest idle first. Requests that turn out to be a new connection's are taken.
-    pub(crate) fn sweep(&self, open: &Peers, now: Instant, idle_max: Duration) -> Swept<Scheduled<T>> {
-        let mut swept = self.lock().connections.sweep(open, now, idle_max);
+    /// Takes note that a connection that was cut off was shut down, and of its socket. False where it was before, and whoever
+    /// did that has not let go of it yet.
+    pub(crate) fn ended(&self, peer: SocketAddr, former: Former) -> bool {
+        self.lock().connections.ended(peer, former)
+    }
+
+    /// Takes note that nothing holds its thread any more, which may end now.
+    pub(crate) fn released(&self, peer: SocketAddr) {
+        self.lock().connections.released(peer);
+    }
+
+    /// Compares the table of connections with the sockets that are open (see [`Connections::sweep`]). Requests that turn out to
+    /// be a new connection's are taken.
+    pub(crate) fn sweep(&self, open: &Peers, now: Instant) -> Swept<Scheduled<T>> {
+        let mut swept = self.lock().connections.sweep(open, now);
         for scheduled in swept.succeeded.drain(..) {
             // Its connection was closed until now, and so has room.
             let _ = self.admit(self.lock(), scheduled, now);

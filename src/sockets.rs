@@ -73,6 +73,17 @@ impl SocketId {
     }
 }
 
+/// How many bytes a socket has received that are not read yet, counted as far as `counted` has room.
+pub(crate) fn unread(fd: RawFd, counted: &mut [u8]) -> usize {
+    // MSG_TRUNC: nothing is copied (tcp(7)).
+    recv(
+        fd,
+        counted,
+        MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC,
+    )
+    .unwrap_or(0)
+}
+
 /// The way to the process's connected sockets.
 pub struct Sockets {
     /// The highest number at which the last whole look found a connection.
@@ -199,12 +210,9 @@ impl Sockets {
 
     /// The peers that have sent at least `unread_min` bytes that are not read yet.
     pub(crate) fn ahead(&self, unread_min: usize) -> HashSet<SocketAddr> {
-        let mut unread = vec![0; unread_min];
+        let mut counted = vec![0; unread_min];
         self.connected()
-            .filter(|&(fd, peer)| {
-                let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
-                recv(fd, &mut unread, look).is_ok_and(|len| len >= unread_min) && peer_of(fd) == Ok(Some(peer))
-            })
+            .filter(|&(fd, peer)| unread(fd, &mut counted) >= unread_min && peer_of(fd) == Ok(Some(peer)))
             .map(|(_, peer)| peer)
             .collect()
     }

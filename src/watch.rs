@@ -22,10 +22,10 @@ use std::time::{Duration, Instant};
 
 use crate::panics;
 use crate::pending::Waiting;
-use crate::reaper::{abandon, release};
+use crate::reaper::{abandon, former, release};
 use crate::responders::Responders;
 use crate::schedule::Schedule;
-use crate::sockets::{Socket, Sockets};
+use crate::sockets::Sockets;
 
 /// How often the dispatcher is looked at. One that did not find its queue empty from one look to the next is behind.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
@@ -99,11 +99,18 @@ fn watch(progress: &Progress, schedule: &Schedule<Waiting>, responders: &Arc<Res
 
 fn cut(floods: HashSet<SocketAddr>, schedule: &Schedule<Waiting>, sockets: &Sockets, now: Instant) {
     let unanswered = schedule.shut_out(&floods, now);
+    let has_body = unanswered.iter().any(|pending| pending.channel.has_body());
+    let mut ended = Vec::new();
     for (peer, socket) in sockets.of(floods) {
-        schedule.ended(peer, socket.as_ref().and_then(Socket::id));
+        if schedule.ended(peer, former(socket.as_ref(), has_body)) {
+            ended.push(peer);
+        }
         if let Some(socket) = socket {
             socket.cut_short();
         }
     }
     release(abandon(unanswered));
+    for peer in ended {
+        schedule.released(peer);
+    }
 }

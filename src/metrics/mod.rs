@@ -40,7 +40,7 @@ use buckets::Buckets;
 use histogram::Snapshot;
 use labels::SERIES_MAX;
 use page::{Layout, Page};
-use process::Process;
+pub(crate) use process::Process;
 use recorder::Shard;
 use std::fmt;
 use std::sync::Arc;

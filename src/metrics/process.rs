@@ -14,7 +14,7 @@ const TICKS_PER_SECOND: u64 = 100;
 
 /// What stays the same while the process lives.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     page_size_bytes: Option<u64>,
     start_time_ms: Option<u64>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Usage {
 }
 
 impl Process {
-    pub(super) fn new() -> Process {
+    pub(crate) fn new() -> Process {
         let mut buffer = [0; STAT_MAX_BYTES];
         let start_ticks = read("/proc/self/stat", &mut buffer)
             .and_then(Stat::parse)
@@ -50,6 +50,13 @@ impl Process {
     /// When the process started, in Unix time, to the tick.
     pub(super) fn start_time_ms(&self) -> Option<u64> {
         self.start_time_ms
+    }
+
+    /// How much memory is resident.
+    pub(crate) fn resident_memory_bytes(&self) -> Option<u64> {
+        let mut buffer = [0; STAT_MAX_BYTES];
+        let stat = read("/proc/self/stat", &mut buffer).and_then(Stat::parse)?;
+        Some(stat.resident_pages * self.page_size_bytes?)
     }
 
     pub(super) fn usage(&self) -> Usage {

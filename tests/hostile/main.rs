@@ -27,6 +27,7 @@ mod bursts;
 mod descriptors;
 mod ending;
 mod garbage;
+mod heads;
 mod idle;
 mod overload;
 mod pipelining;
