@@ -7,7 +7,8 @@
 //! A connection is known by its peer's address, which the kernel keeps unique among open sockets. What is decided about one
 //! (that it is cut off, say) must not hit the next one from the same port. So the entry of one that is closing stays until the
 //! reaper has seen its socket gone; a request that comes from its peer by then is held, and taken after all if the reaper
-//! finds another socket at that address than the one that it has ended.
+//! finds another socket at that address than the one that it has ended. And one whose client has reset it is forsaken: its
+//! scheduled request goes on by itself, known by the connection's number, and the next from its peer is another connection's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -25,8 +26,8 @@ const QUIET_AFTER: Duration = Duration::from_millis(250);
 /// What a request that just arrived must do.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Go onto the schedule: nothing of its connection is before it.
-    First,
+    /// Go onto the schedule: nothing of its connection, which has this number, is before it.
+    First(u64),
     /// Wait here: an earlier request of its connection is not answered yet.
     Behind,
     /// Be refused: as many requests of its connection as may be are in flight.
@@ -81,6 +82,8 @@ impl<T> Held<T> {
 }
 
 struct Connection<T> {
+    /// Tells it from others of the same peer.
+    number: u64,
     /// True while one of its requests is on the schedule or with a responder.
     scheduled: bool,
     /// The requests behind that one, oldest first.
@@ -90,15 +93,16 @@ struct Connection<T> {
     /// answered, and would write what it has to say itself, a 400 for example, before the answers that are still due.
     held: Option<T>,
     held_since: Held<T>,
-    /// It was closing, and its socket was not found when it was last looked for.
+    /// Its socket was not found when it was last looked for.
     gone: bool,
     /// When its last request arrived or was answered, or else when it was first seen.
     active_at: Instant,
 }
 
 impl<T> Connection<T> {
-    fn seen_at(now: Instant) -> Self {
+    fn new(number: u64, now: Instant) -> Self {
         Connection {
+            number,
             scheduled: false,
             waiting: VecDeque::new(),
             end: End::Open,
@@ -143,13 +147,14 @@ impl<T> Connection<T> {
         }
     }
 
-    /// Whether nothing of it can come any more, told that its socket is not open: the second time, since its thread may not have
-    /// handed over yet what it had read.
+    /// Whether it can be forgotten, told that its socket is not open: mostly the second time, since its thread may not have handed
+    /// over yet what it had read.
     fn is_gone(&mut self) -> bool {
         match self.end {
-            End::Open => true,
+            End::Open if self.in_flight() == 0 => true,
+            End::Open => std::mem::replace(&mut self.gone, true),
             End::Lingering(_) => false,
-            End::Closing | End::Released(_) => std::mem::replace(&mut self.gone, true),
+            End::Closing | End::Released(_) => self.in_flight() == 0 && std::mem::replace(&mut self.gone, true),
         }
     }
 }
@@ -157,6 +162,8 @@ impl<T> Connection<T> {
 /// The table of connections. It has no lock of its own: the schedule's guards it.
 pub(crate) struct Connections<T> {
     by_peer: HashMap<SocketAddr, Connection<T>>,
+    /// How many there have been.
+    count: u64,
     in_flight_max: usize,
 }
 
@@ -165,24 +172,33 @@ impl<T> Connections<T> {
     pub(crate) fn new(in_flight_max: usize) -> Self {
         Connections {
             by_peer: HashMap::new(),
+            count: 0,
             in_flight_max,
         }
     }
 
+    fn at(&mut self, peer: SocketAddr, now: Instant) -> &mut Connection<T> {
+        self.by_peer.entry(peer).or_insert_with(|| {
+            self.count += 1;
+            Connection::new(self.count, now)
+        })
+    }
+
     /// Finds the place of a request from `peer`; `First` makes it the scheduled one.
     pub(crate) fn arrive(&mut self, peer: SocketAddr, now: Instant) -> Place {
-        let connection = self.by_peer.entry(peer).or_insert_with(|| Connection::seen_at(now));
+        let in_flight_max = self.in_flight_max;
+        let connection = self.at(peer, now);
         if connection.is_closing() {
             return Place::Closed;
         }
         connection.active_at = now;
-        if connection.in_flight() >= self.in_flight_max {
+        if connection.in_flight() >= in_flight_max {
             Place::Full
         } else if connection.scheduled {
             Place::Behind
         } else {
             connection.scheduled = true;
-            Place::First
+            Place::First(connection.number)
         }
     }
 
@@ -216,28 +232,34 @@ impl<T> Connections<T> {
         }
     }
 
-    /// Tells that the scheduled request was answered, and gives the next one, which is the scheduled one from now on.
-    pub(crate) fn answered(&mut self, peer: SocketAddr, now: Instant) -> Option<T> {
-        let connection = self.by_peer.get_mut(&peer)?;
+    /// Tells that the scheduled request of the connection with that number was answered, and gives the next one, which is the
+    /// scheduled one from now on.
+    pub(crate) fn answered(&mut self, peer: SocketAddr, number: u64, now: Instant) -> Option<T> {
+        let connection = self
+            .by_peer
+            .get_mut(&peer)
+            .filter(|connection| connection.number == number)?;
         connection.active_at = now;
         let next = connection.waiting.pop_front();
         connection.scheduled = next.is_some();
         next
     }
 
-    /// Cuts a connection off after its scheduled request: gives the requests behind it, which are not to be answered.
-    pub(crate) fn cut(&mut self, peer: SocketAddr) -> VecDeque<T> {
-        let Some(connection) = self.by_peer.get_mut(&peer) else {
-            return VecDeque::new();
-        };
+    /// Cuts a connection off after its scheduled request: gives the requests behind it, which are not to be answered. None where
+    /// it is forsaken.
+    pub(crate) fn cut(&mut self, peer: SocketAddr, number: u64) -> Option<VecDeque<T>> {
+        let connection = self
+            .by_peer
+            .get_mut(&peer)
+            .filter(|connection| connection.number == number)?;
         connection.close();
         connection.scheduled = false;
-        std::mem::take(&mut connection.waiting)
+        Some(std::mem::take(&mut connection.waiting))
     }
 
     /// Lets nothing further of a connection in: gives the requests behind the scheduled one, which are not to be answered.
     pub(crate) fn shut_out(&mut self, peer: SocketAddr, now: Instant) -> VecDeque<T> {
-        let connection = self.by_peer.entry(peer).or_insert_with(|| Connection::seen_at(now));
+        let connection = self.at(peer, now);
         connection.close();
         std::mem::take(&mut connection.waiting)
     }
@@ -276,12 +298,14 @@ impl<T> Connections<T> {
     }
 
     /// Forgets the connections of which nothing can come any more, takes note of those that are open, and tells which of these
-    /// are quiet. `open` are the peers that are connected, with the socket for those of [`Connections::closing`].
+    /// are quiet. `open` are the peers that were connected from `now` on, with the socket for those of
+    /// [`Connections::closing`].
     pub(crate) fn sweep(&mut self, open: &Peers, now: Instant) -> Swept<T> {
         let mut swept = Swept {
             quiet: Vec::new(),
             over: Vec::new(),
             held: Vec::new(),
+            forsaken: Vec::new(),
             succeeded: Vec::new(),
             closing: false,
         };
@@ -293,10 +317,12 @@ impl<T> Connections<T> {
                 swept.succeeded.extend(connection.held_since.take());
                 swept.held.extend(connection.held.take());
             }
-            if connection.in_flight() > 0 || is_open {
+            // What has come since may be of a connection that was not looked at.
+            if is_open || connection.active_at >= now {
                 connection.gone = false;
             } else if connection.is_gone() {
                 swept.held.extend(connection.let_go());
+                swept.forsaken.extend(connection.waiting.drain(..));
                 return false;
             }
             swept.closing |= connection.is_closing();
@@ -314,7 +340,7 @@ impl<T> Connections<T> {
             true
         });
         for peer in open.keys() {
-            self.by_peer.entry(*peer).or_insert_with(|| Connection::seen_at(now));
+            self.at(*peer, now);
         }
         swept
     }
@@ -328,6 +354,8 @@ pub(crate) struct Swept<T> {
     pub(crate) over: Vec<SocketAddr>,
     /// What was held of connections that are closed, or that must be.
     pub(crate) held: Vec<T>,
+    /// What waited behind requests of connections that were reset.
+    pub(crate) forsaken: Vec<T>,
     /// What was held of new connections from the ports of closed ones: to be taken after all.
     pub(crate) succeeded: Vec<T>,
     /// Whether connections are closing.
@@ -338,6 +366,9 @@ pub(crate) struct Swept<T> {
 mod tests {
     use super::*;
 
+    /// The number of the first connection.
+    const FIRST: u64 = 1;
+
     fn peer(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
@@ -346,21 +377,20 @@ mod tests {
     fn requests_of_a_connection_leave_in_the_order_they_came() {
         let now = Instant::now();
         let mut connections = Connections::new(3);
-        assert_eq!(connections.arrive(peer(1), now), Place::First);
+        assert!(matches!(connections.arrive(peer(1), now), Place::First(_)));
         for request in ["second", "third"] {
             assert_eq!(connections.arrive(peer(1), now), Place::Behind);
             connections.wait(peer(1), request);
         }
         assert_eq!(connections.arrive(peer(1), now), Place::Full);
-        assert_eq!(
-            connections.arrive(peer(2), now),
-            Place::First,
+        assert!(
+            matches!(connections.arrive(peer(2), now), Place::First(_)),
             "another connection is not concerned"
         );
-        assert_eq!(connections.answered(peer(1), now), Some("second"));
-        assert_eq!(connections.answered(peer(1), now), Some("third"));
-        assert_eq!(connections.answered(peer(1), now), None);
-        assert_eq!(connections.arrive(peer(1), now), Place::First);
+        assert_eq!(connections.answered(peer(1), FIRST, now), Some("second"));
+        assert_eq!(connections.answered(peer(1), FIRST, now), Some("third"));
+        assert_eq!(connections.answered(peer(1), FIRST, now), None);
+        assert!(matches!(connections.arrive(peer(1), now), Place::First(_)));
     }
 
     #[test]
@@ -370,27 +400,28 @@ mod tests {
         connections.arrive(peer(1), now);
         connections.arrive(peer(1), now);
         connections.wait(peer(1), "behind");
-        assert_eq!(connections.cut(peer(1)), ["behind"]);
+        assert_eq!(connections.cut(peer(1), FIRST).unwrap(), ["behind"]);
+        let later = now + Duration::from_millis(1);
         let open = Peers::from([(peer(1), Some(SocketId(7)))]);
-        connections.sweep(&open, now);
+        connections.sweep(&open, later);
         assert_eq!(connections.arrive(peer(1), now), Place::Closed);
         connections.ended(peer(1), Former::Socket(SocketId(7)));
-        assert!(connections.sweep(&open, now).closing);
+        assert!(connections.sweep(&open, later).closing);
         for _ in 0..3 {
-            let swept = connections.sweep(&Peers::new(), now);
+            let swept = connections.sweep(&Peers::new(), later);
             assert!(swept.closing, "what remains of it still holds its thread");
         }
         assert!(!connections.ended(peer(1), Former::Gone), "it was ended already");
         assert_eq!(connections.arrive(peer(1), now), Place::Closed);
         connections.released(peer(1));
-        assert!(connections.sweep(&Peers::new(), now).closing);
+        assert!(connections.sweep(&Peers::new(), later).closing);
         assert_eq!(
             connections.arrive(peer(1), now),
             Place::Closed,
             "its thread may have more"
         );
-        assert!(!connections.sweep(&Peers::new(), now).closing);
-        assert_eq!(connections.arrive(peer(1), now), Place::First);
+        assert!(!connections.sweep(&Peers::new(), later).closing);
+        assert!(matches!(connections.arrive(peer(1), now), Place::First(_)));
     }
 
     #[test]
@@ -399,7 +430,7 @@ mod tests {
         for former in [Former::Socket(SocketId(7)), Former::Gone] {
             let mut connections = Connections::new(8);
             connections.arrive(peer(1), now);
-            connections.cut(peer(1));
+            connections.cut(peer(1), FIRST);
             assert_eq!(connections.arrive(peer(1), now), Place::Closed);
             connections.hold(peer(1), "of the former", false);
             assert_eq!(connections.closing(), HashSet::from([peer(1)]));
@@ -412,7 +443,7 @@ mod tests {
             assert_eq!(swept.succeeded, ["of the next"]);
             assert_eq!(swept.held, ["of the former"]);
             assert!(!swept.closing);
-            assert_eq!(connections.arrive(peer(1), now), Place::First);
+            assert!(matches!(connections.arrive(peer(1), now), Place::First(_)));
         }
     }
 
@@ -449,7 +480,7 @@ mod tests {
         let open = Peers::from([(peer(1), None)]);
         let later = now + HELD_FOR;
         assert!(connections.sweep(&open, later).held.is_empty(), "an answer is due");
-        connections.cut(peer(1));
+        connections.cut(peer(1), FIRST);
         let swept = connections.sweep(&open, later);
         assert_eq!(swept.held, ["third"]);
         assert_eq!(swept.over, [peer(1)], "it must be closed first");
@@ -465,8 +496,29 @@ mod tests {
         let later = start + QUIET_AFTER;
         assert_eq!(connections.sweep(&open, later).quiet, [(peer(2), QUIET_AFTER)]);
         assert_eq!(connections.busy(), HashSet::from([peer(1)]));
-        connections.answered(peer(1), later);
+        connections.answered(peer(1), FIRST, later);
         assert_eq!(connections.sweep(&open, later).quiet, [(peer(2), QUIET_AFTER)]);
         assert_eq!(connections.busy(), HashSet::new());
+    }
+
+    #[test]
+    fn a_connection_that_was_reset_is_forsaken_unless_it_may_have_come_since_the_look() {
+        let now = Instant::now();
+        let later = now + Duration::from_millis(1);
+        let mut connections = Connections::new(8);
+        connections.arrive(peer(1), now);
+        connections.arrive(peer(1), now);
+        connections.wait(peer(1), "behind");
+        for look_at in [now, now, later] {
+            assert!(connections.sweep(&Peers::new(), look_at).forsaken.is_empty());
+        }
+        let open = Peers::from([(peer(1), None)]);
+        assert!(connections.sweep(&open, later).forsaken.is_empty());
+        assert!(connections.sweep(&Peers::new(), later).forsaken.is_empty());
+        assert_eq!(connections.sweep(&Peers::new(), later).forsaken, ["behind"]);
+        assert_eq!(connections.arrive(peer(1), later), Place::First(FIRST + 1));
+        assert_eq!(connections.answered(peer(1), FIRST, later), None);
+        assert_eq!(connections.cut(peer(1), FIRST), None);
+        assert_eq!(connections.arrive(peer(1), later), Place::Behind);
     }
 }

@@ -41,6 +41,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(2_500);
 /// How often it is looked for shortages.
 const TICK: Duration = Duration::from_millis(250);
 
+/// How often all connections are looked at while requests are in flight: one that was reset must not have the next from its
+/// port wait behind it.
+const BUSY_TICK: Duration = Duration::from_millis(100);
+
+/// At least this many times as long as a look at all connections took is between two, where that is all the reason for it.
+const REST: u32 = 50;
+
 /// How often while there is one: clients wait.
 const SHORTAGE_TICK: Duration = Duration::from_millis(20);
 
@@ -169,6 +176,7 @@ impl Reaper {
 impl Reaping {
     fn reap(&mut self) {
         let mut sweep_at = Instant::now() + SWEEP_INTERVAL;
+        let mut busy_sweep_at = Instant::now();
         let mut look_at = Instant::now() + TICK;
         loop {
             let fresh = self.reaper.wait(look_at.saturating_duration_since(Instant::now()));
@@ -184,20 +192,22 @@ impl Reaping {
             }
             let short = self.shortage.of_descriptors() || self.shortage.connections_end();
             let short_of_memory = self.shortage.of_memory();
-            if short || short_of_memory || sweep_at <= now {
+            let busy = self.schedule.in_flight() > 0;
+            if short || short_of_memory || sweep_at <= now || (busy && busy_sweep_at <= now) {
                 let closing = self.sweep(short_of_memory, now);
                 // A new connection from the port of one that is closing waits to be told from it, and one that may be parked to
                 // be freed.
                 let soon = closing || !self.unread.is_empty();
                 sweep_at = now + if soon { TICK } else { SWEEP_INTERVAL };
+                busy_sweep_at = now + BUSY_TICK.max(now.elapsed() * REST);
             }
             // Of very many connections a look takes long, and must not be all that this thread does.
-            let tick = if self.shortage.connections_end() {
-                SHORTAGE_TICK
-            } else {
-                TICK
-            };
-            look_at = Instant::now() + tick.max(now.elapsed());
+            look_at = Instant::now()
+                + match (self.shortage.connections_end(), busy) {
+                    (true, _) => SHORTAGE_TICK.max(now.elapsed()),
+                    (false, true) => BUSY_TICK,
+                    (false, false) => TICK,
+                };
         }
     }
 
@@ -267,7 +277,8 @@ impl Reaping {
         let Swept {
             quiet,
             over,
-            held,
+            mut held,
+            forsaken,
             closing,
             ..
         } = self.schedule.sweep(&open, now);
@@ -290,7 +301,8 @@ impl Reaping {
             self.relieve(&found, now);
         }
         self.unread = unread;
-        // Those that are still open were over.
+        held.extend(forsaken);
+        // Of those that are still open the sockets are shut down by now.
         release(abandon(held.into_iter().map(|held| held.request).collect()));
         closing
     }

@@ -14,9 +14,9 @@ use crate::endpoint::{ALLOWED_METHODS, Answer};
 use crate::metrics::{Method, Metrics, Path, Recorder, Status};
 use crate::panics;
 use crate::pending::{Channel, Pending, Remains, Waiting};
-use crate::reaper::Reaper;
+use crate::reaper::{Reaper, release};
 use crate::response::{Persistence, write_head};
-use crate::schedule::{Answered, Next, Responder, Schedule, Scheduled};
+use crate::schedule::{Next, Responder, Schedule};
 use crate::shortage::Shortage;
 use crate::ui;
 
@@ -104,18 +104,15 @@ impl Responders {
         let mut recorder = self.metrics.recorder();
         let mut buffers = Buffers::default();
         let mut answered = None;
-        while let Next::Answer(scheduled) = self.schedule.next(responder, answered.take(), spare_for) {
-            let Scheduled { delayed, request, .. } = scheduled;
-            let settled = Answered {
-                peer: request.peer,
-                delayed,
-            };
-            match self.answer(*request, &mut recorder, &mut buffers) {
-                Verdict::Keep => answered = Some(settled),
-                Verdict::Cut(remains) => {
-                    let unanswered = self.schedule.cut(settled);
-                    self.reaper.close(settled.peer, remains, unanswered);
-                }
+        while let Next::Answer(scheduled, ticket) = self.schedule.next(responder, answered.take(), spare_for) {
+            let peer = scheduled.peer;
+            match self.answer(*scheduled.request, &mut recorder, &mut buffers) {
+                Verdict::Keep => answered = Some(ticket),
+                Verdict::Cut(remains) => match self.schedule.cut(ticket) {
+                    Some(unanswered) => self.reaper.close(peer, remains, unanswered),
+                    // There is no socket to shut down any more.
+                    None => release(remains.into_iter().collect()),
+                },
             }
         }
     }

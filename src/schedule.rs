@@ -33,13 +33,14 @@ pub struct Scheduled<T> {
     pub request: T,
 }
 
-/// The request that a responder has just answered.
+/// What a request that a responder answers is known by to the schedule.
 #[derive(Debug, Clone, Copy)]
-pub struct Answered {
-    /// Whose request it was.
-    pub peer: SocketAddr,
-    /// Whether it counted against the limit on delayed requests.
-    pub delayed: bool,
+pub struct Ticket {
+    peer: SocketAddr,
+    /// The number of its connection.
+    connection: u64,
+    /// Whether it counts against the limit on delayed requests.
+    delayed: bool,
 }
 
 /// Why a request was not taken; gives it back.
@@ -58,7 +59,7 @@ pub enum Refused<T> {
 #[derive(Debug)]
 pub enum Next<T> {
     /// Answer this request, whose time has come.
-    Answer(Scheduled<T>),
+    Answer(Scheduled<T>, Ticket),
     /// End: there was nothing to do for as long as a spare responder waits.
     Leave,
 }
@@ -67,9 +68,19 @@ struct Entry<T> {
     scheduled: Scheduled<T>,
     /// Orders entries of one deadline by arrival.
     sequence: u64,
+    /// The number of its connection.
+    connection: u64,
 }
 
 impl<T> Entry<T> {
+    fn ticket(&self) -> Ticket {
+        Ticket {
+            peer: self.scheduled.peer,
+            connection: self.connection,
+            delayed: self.scheduled.delayed,
+        }
+    }
+
     fn key(&self) -> (Instant, u64) {
         (self.scheduled.deadline, self.sequence)
     }
@@ -190,9 +201,9 @@ impl<T> Schedule<T> {
     ) -> Result<(), Refused<T>> {
         let peer = scheduled.peer;
         match state.connections.arrive(peer, now) {
-            Place::First => {
+            Place::First(connection) => {
                 state.count_in(&scheduled);
-                self.enqueue(state, scheduled);
+                self.enqueue(state, scheduled, connection);
             }
             Place::Behind => {
                 state.count_in(&scheduled);
@@ -210,10 +221,10 @@ impl<T> Schedule<T> {
         let peer = scheduled.peer;
         match state.connections.arrive(peer, now) {
             Place::Closed => return Err(state.hold(scheduled, true)),
-            Place::First => {
+            Place::First(connection) => {
                 state.connections.close_after(peer);
                 state.count_in(&scheduled);
-                self.enqueue(state, scheduled);
+                self.enqueue(state, scheduled, connection);
             }
             Place::Behind | Place::Full => {
                 state.connections.close_after(peer);
@@ -224,13 +235,13 @@ impl<T> Schedule<T> {
         Ok(())
     }
 
-    fn enqueue(&self, mut state: MutexGuard<'_, State<T>>, scheduled: Scheduled<T>) {
+    fn enqueue(&self, mut state: MutexGuard<'_, State<T>>, scheduled: Scheduled<T>, connection: u64) {
         let deadline = scheduled.deadline;
         let earliest = state
             .queue
             .peek()
             .is_none_or(|first| deadline < first.scheduled.deadline);
-        state.insert(scheduled);
+        state.insert(scheduled, connection);
         if !earliest {
             return;
         }
@@ -246,7 +257,7 @@ impl<T> Schedule<T> {
     /// Waits for the next request that is due, on behalf of `responder`, after the one that it has just answered.
     ///
     /// A responder with `spare_for` leaves when it was idle for that long.
-    pub fn next(&self, responder: Responder, answered: Option<Answered>, spare_for: Option<Duration>) -> Next<T> {
+    pub fn next(&self, responder: Responder, answered: Option<Ticket>, spare_for: Option<Duration>) -> Next<T> {
         let mut state = self.lock();
         let mut now = Instant::now();
         if let Some(answered) = answered {
@@ -268,7 +279,8 @@ impl<T> Schedule<T> {
                     if pass_on {
                         self.follow.notify_one();
                     }
-                    return Next::Answer(entry.scheduled);
+                    let ticket = entry.ticket();
+                    return Next::Answer(entry.scheduled, ticket);
                 }
                 Some(deadline) if !state.leading => {
                     state.leading = true;
@@ -383,17 +395,18 @@ impl<T> Schedule<T> {
     }
 
     /// Tells that a request was answered and that its connection must not be written to again, because it is done with or
-    /// its client does not read; gives its other requests, to be dropped where a slow drop holds nobody up.
-    pub fn cut(&self, answered: Answered) -> Vec<T> {
+    /// its client does not read; gives its other requests, to be dropped where a slow drop holds nobody up. None where the
+    /// client has reset it, and another may have its port.
+    pub fn cut(&self, answered: Ticket) -> Option<Vec<T>> {
         let mut state = self.lock();
         state.count_out(answered.delayed);
-        let behind = state.connections.cut(answered.peer);
-        for scheduled in &behind {
+        let behind = state.connections.cut(answered.peer, answered.connection);
+        for scheduled in behind.iter().flatten() {
             state.count_out(scheduled.delayed);
         }
         self.tell_quiet(&state);
         drop(state);
-        behind.into_iter().map(|behind| behind.request).collect()
+        behind.map(|behind| behind.into_iter().map(|behind| behind.request).collect())
     }
 
     /// Lets nothing further of these connections in; gives their requests that wait behind another, to be dropped.
@@ -440,7 +453,13 @@ impl<T> Schedule<T> {
     /// Compares the table of connections with the sockets that are open (see [`Connections::sweep`]). Requests that turn out to
     /// be a new connection's are taken.
     pub(crate) fn sweep(&self, open: &Peers, now: Instant) -> Swept<Scheduled<T>> {
-        let mut swept = self.lock().connections.sweep(open, now);
+        let mut state = self.lock();
+        let mut swept = state.connections.sweep(open, now);
+        for scheduled in &swept.forsaken {
+            state.count_out(scheduled.delayed);
+        }
+        self.tell_quiet(&state);
+        drop(state);
         for scheduled in swept.succeeded.drain(..) {
             // Its connection was closed until now, and so has room.
             let _ = self.admit(self.lock(), scheduled, now);
@@ -478,18 +497,22 @@ impl<T> State<T> {
                 .is_some_and(|entry| entry.scheduled.deadline + STUCK_AFTER <= now)
     }
 
-    fn insert(&mut self, scheduled: Scheduled<T>) {
+    fn insert(&mut self, scheduled: Scheduled<T>, connection: u64) {
         let sequence = self.sequence;
         self.sequence += 1;
-        self.queue.push(Entry { scheduled, sequence });
+        self.queue.push(Entry {
+            scheduled,
+            sequence,
+            connection,
+        });
     }
 
-    fn settle(&mut self, answered: Answered, now: Instant) {
+    fn settle(&mut self, answered: Ticket, now: Instant) {
         self.count_out(answered.delayed);
-        if let Some(mut next) = self.connections.answered(answered.peer, now) {
+        if let Some(mut next) = self.connections.answered(answered.peer, answered.connection, now) {
             // Behind what is due already: a connection that pipelines takes turns with the others.
             next.deadline = next.deadline.max(now);
-            self.insert(next);
+            self.insert(next, answered.connection);
         }
     }
 }
@@ -515,20 +538,13 @@ mod tests {
         }
     }
 
-    fn answered<T>(scheduled: &Scheduled<T>) -> Answered {
-        Answered {
-            peer: scheduled.peer,
-            delayed: scheduled.delayed,
-        }
-    }
-
     /// Takes the next request that is due, as a responder that leaves when there is none.
-    fn take<T>(schedule: &Schedule<T>, after: Option<Answered>) -> Option<Scheduled<T>> {
+    fn take<T>(schedule: &Schedule<T>, after: Option<Ticket>) -> Option<(Scheduled<T>, Ticket)> {
         let responder = schedule.join(1).expect("a free number");
         let next = schedule.next(responder, after, Some(Duration::ZERO));
         schedule.leave(responder);
         match next {
-            Next::Answer(scheduled) => Some(scheduled),
+            Next::Answer(scheduled, ticket) => Some((scheduled, ticket)),
             Next::Leave => None,
         }
     }
@@ -540,8 +556,8 @@ mod tests {
         let soon = now + Duration::from_millis(30);
         schedule.push(request(1, soon, "soon"), now).unwrap();
         schedule.push(request(2, now, "now"), now).unwrap();
-        assert_eq!(take(&schedule, None).unwrap().request, "now");
-        assert_eq!(take(&schedule, None).unwrap().request, "soon");
+        assert_eq!(take(&schedule, None).unwrap().0.request, "now");
+        assert_eq!(take(&schedule, None).unwrap().0.request, "soon");
         assert!(Instant::now() >= soon);
     }
 
@@ -556,7 +572,7 @@ mod tests {
         let leader = thread::spawn(move || {
             let responder = waiting.join(1).unwrap();
             match waiting.next(responder, None, None) {
-                Next::Answer(scheduled) => scheduled.request,
+                Next::Answer(scheduled, _) => scheduled.request,
                 Next::Leave => "left",
             }
         });
@@ -582,8 +598,8 @@ mod tests {
             ..request(3, now, 4)
         };
         schedule.push(probe, now).unwrap();
-        let first = take(&schedule, None).unwrap();
-        let second = take(&schedule, Some(answered(&first))).unwrap();
+        let (_, first) = take(&schedule, None).unwrap();
+        let (second, _) = take(&schedule, Some(first)).unwrap();
         schedule.push(request(4, now, 5), now).unwrap();
         assert_eq!(second.request, 2);
     }
@@ -603,11 +619,11 @@ mod tests {
         assert!(schedule.push_last(request(1, now, 903), now).is_err());
         let mut last = None;
         for expected in (0..CONNECTION_IN_FLIGHT_MAX).chain([901]) {
-            let next = take(&schedule, last).expect("one more");
+            let (next, ticket) = take(&schedule, last).expect("one more");
             assert_eq!(next.request, expected);
-            last = Some(answered(&next));
+            last = Some(ticket);
         }
-        assert!(schedule.cut(last.unwrap()).is_empty());
+        assert_eq!(schedule.cut(last.unwrap()), Some(vec![]));
         assert_eq!(schedule.in_flight(), 0);
     }
 
@@ -618,10 +634,36 @@ mod tests {
         for number in 0..3 {
             schedule.push(request(1, now, number), now).unwrap();
         }
-        let first = take(&schedule, None).unwrap();
-        assert_eq!(schedule.cut(answered(&first)), [1, 2]);
+        let (_, first) = take(&schedule, None).unwrap();
+        assert_eq!(schedule.cut(first), Some(vec![1, 2]));
         assert_eq!(schedule.in_flight(), 0);
         assert!(schedule.wait_quiet(Instant::now()));
+    }
+
+    #[test]
+    fn the_next_connection_from_the_port_of_one_that_was_reset_does_not_wait_behind_it() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        let late = now + Duration::from_secs(60);
+        schedule.push(request(1, late, "of the first"), now).unwrap();
+        schedule.push(request(1, now, "behind it"), now).unwrap();
+        let later = now + Duration::from_millis(1);
+        assert!(
+            schedule.sweep(&Peers::new(), later).forsaken.is_empty(),
+            "it may be found yet"
+        );
+        let swept = schedule.sweep(&Peers::new(), later);
+        assert_eq!(swept.forsaken[0].request, "behind it");
+        assert_eq!(schedule.in_flight(), 1);
+        schedule.push(request(1, later, "of the second"), later).unwrap();
+        let (second, ticket) = take(&schedule, None).unwrap();
+        assert_eq!(second.request, "of the second");
+        schedule.hurry();
+        let (first, first_ticket) = take(&schedule, Some(ticket)).unwrap();
+        assert_eq!(first.request, "of the first");
+        schedule.push(request(1, late, "one more"), later).unwrap();
+        assert_eq!(schedule.cut(first_ticket), None, "the second one is not cut off");
+        assert_eq!(take(&schedule, None).unwrap().0.request, "one more");
     }
 
     #[test]
@@ -632,7 +674,7 @@ mod tests {
         schedule.push(request(1, late, "waits"), now).unwrap();
         schedule.push(request(2, late, "hurries"), now).unwrap();
         schedule.hurry_those_of(&HashSet::from([peer(2)]), now);
-        assert_eq!(take(&schedule, None).unwrap().request, "hurries");
+        assert_eq!(take(&schedule, None).unwrap().0.request, "hurries");
         assert!(!schedule.wait_quiet(now));
         assert_eq!(schedule.lock().queue.peek().unwrap().scheduled.deadline, late);
     }
@@ -646,9 +688,9 @@ mod tests {
         schedule.push(request(1, late, ()), now).unwrap();
         assert!(!schedule.wait_quiet(now));
         schedule.hurry();
-        let first = take(&schedule, None).unwrap();
-        let second = take(&schedule, Some(answered(&first))).unwrap();
-        assert!(take(&schedule, Some(answered(&second))).is_none());
+        let (_, first) = take(&schedule, None).unwrap();
+        let (_, second) = take(&schedule, Some(first)).unwrap();
+        assert!(take(&schedule, Some(second)).is_none());
         assert!(schedule.wait_quiet(now));
     }
 
@@ -662,7 +704,7 @@ mod tests {
             schedule.push(request(port, now, port), now).unwrap();
         }
         for responder in responders {
-            assert!(matches!(schedule.next(responder, None, None), Next::Answer(_)));
+            assert!(matches!(schedule.next(responder, None, None), Next::Answer(..)));
         }
         assert_eq!(schedule.relief(3, now), 0, "nobody is stuck yet");
         let later = Instant::now() + STUCK_AFTER;
@@ -684,13 +726,13 @@ mod tests {
             thread::spawn(move || {
                 let responder = schedule.join(4).unwrap();
                 let mut last = None;
-                while let Next::Answer(scheduled) = schedule.next(responder, last, None) {
+                while let Next::Answer(scheduled, ticket) = schedule.next(responder, last, None) {
                     let mut seen = seen.lock().unwrap();
                     let expected = seen.entry(scheduled.peer).or_default();
                     assert_eq!(*expected, scheduled.request, "out of order");
                     *expected += 1;
                     drop(seen);
-                    last = Some(answered(&scheduled));
+                    last = Some(ticket);
                 }
             });
         }
@@ -733,9 +775,9 @@ mod tests {
             }
             let mut left: Vec<(u16, usize)> = Vec::new();
             let mut last = None;
-            while let Some(next) = take(&schedule, last.take()) {
+            while let Some((next, ticket)) = take(&schedule, last.take()) {
                 left.push((next.peer.port(), next.request));
-                last = Some(answered(&next));
+                last = Some(ticket);
             }
             prop_assert_eq!(left.len(), arrivals.len());
             for port in 0..5 {
