@@ -43,7 +43,7 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// How often all connections are looked at while requests are in flight: one that was reset must not have the next from its
 /// port wait behind it.
-const BUSY_TICK: Duration = Duration::from_millis(100);
+const BUSY_TICK: Duration = Duration::from_millis(50);
 
 /// At least this many times as long as a look at all connections took is between two, where that is all the reason for it.
 const REST: u32 = 50;
