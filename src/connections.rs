@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::sockets::SocketId;
+use crate::sockets::{Socket, SocketId};
 
 /// How long after its last answer a connection that was cut off may be open, and hold a request: longer than the reaper
 /// lets it linger.
@@ -61,6 +61,17 @@ pub(crate) enum Former {
     Gone,
     /// The kernel did not tell; or what its thread takes for requests may be part of a body, and must not be answered.
     Unknown,
+}
+
+impl Former {
+    /// That of a connection whose socket was found to be ended, or not, and that may have been sent a body.
+    pub(crate) fn new(socket: Option<&Socket>, has_body: bool) -> Self {
+        match socket {
+            _ if has_body => Former::Unknown,
+            None => Former::Gone,
+            Some(socket) => socket.id().map_or(Former::Unknown, Former::Socket),
+        }
+    }
 }
 
 /// What has come since a connection was ended: of its successor, if it is one request that can be answered.

@@ -33,6 +33,7 @@ pub mod response;
 pub mod schedule;
 pub mod shortage;
 pub mod sockets;
+mod sweep;
 mod tcp_table;
 pub mod ui;
 pub mod watch;

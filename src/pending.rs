@@ -107,6 +107,21 @@ impl Remains {
     }
 }
 
+/// Drops requests that are not to be answered, but for what must wait until their sockets are shut down.
+pub(crate) fn abandon(unanswered: Vec<Waiting>) -> Vec<Remains> {
+    unanswered
+        .into_iter()
+        .filter_map(|pending| pending.channel.abandon())
+        .collect()
+}
+
+/// Lets go of connections whose sockets are shut down.
+pub(crate) fn release(remains: Vec<Remains>) {
+    for remains in remains {
+        remains.release();
+    }
+}
+
 impl Held {
     fn drop(self) {
         match self {

@@ -4,7 +4,8 @@
 //! - At most one request of a connection is in the queue or with a responder (see [`crate::connections`]).
 //! - While the queue has entries and a responder is idle, one responder, the leader, waits with the earliest deadline as its
 //!   timeout; the others wait without one. A leader that takes a request first passes the lead on.
-//! - Nothing here touches a socket, so the lock is never held for longer than a few heap steps.
+//! - Nothing here touches a socket, so the lock is never held for longer than a few heap steps, or a walk through the table of
+//!   connections.
 
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, HashSet};

@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::connections::Former;
 use crate::panics;
-use crate::pending::Waiting;
-use crate::reaper::{abandon, former, release};
+use crate::pending::{Waiting, abandon, release};
 use crate::responders::Responders;
 use crate::schedule::Schedule;
 use crate::sockets::Sockets;
@@ -102,7 +102,7 @@ fn cut(floods: HashSet<SocketAddr>, schedule: &Schedule<Waiting>, sockets: &Sock
     let has_body = unanswered.iter().any(|pending| pending.channel.has_body());
     let mut ended = Vec::new();
     for (peer, socket) in sockets.of(floods) {
-        if schedule.ended(peer, former(socket.as_ref(), has_body)) {
+        if schedule.ended(peer, Former::new(socket.as_ref(), has_body)) {
             ended.push(peer);
         }
         if let Some(socket) = socket {

@@ -1,9 +1,10 @@
 //! Bytes that are no request, or a strange one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
-use crate::fault::Fault;
+use crate::fault::{Fault, ask, turn, write_row};
+use crate::support::server::Server;
 
 /// What is sent, and the statuses of which one must come; none means that the connection may just end, or be silent.
 fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
@@ -140,4 +141,58 @@ fn garbage_is_refused_and_leaves_nothing_behind() {
         }
         format!("{} pieces: 400, 404, 405 or 417 where it was a request, else the end", pieces.len())
     });
+}
+
+/// What one such connection may cost, bytes.
+const HELD_MAX: u64 = 48 * 1024;
+
+#[test]
+fn what_tiny_http_never_lets_go_of_is_small_and_harms_nobody() {
+    let mut turn = turn();
+    let mut server = Server::start(&[]);
+    server.get("/healthz");
+    let before = (
+        server.resident_bytes(),
+        server.proc_status("Threads"),
+        server.open_fds() as u64,
+    );
+    // The thread of each of these waits for itself, which no shutdown of its socket ends.
+    let mut prefaces = Crowd::connect(server.address, 500);
+    prefaces.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    // Nor can anybody let go of a body that there are no addresses for.
+    let mut bodies = Crowd::connect(server.address, 500);
+    bodies.say(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n");
+    assert!(bodies.until(Duration::from_secs(20), true, |member| member.ended));
+    assert!(bodies.members.iter().all(|member| member.statuses() == [413]));
+    prefaces.spend(Duration::from_secs(1), true);
+    let probes: Vec<Duration> = (0..100)
+        .map(|_| {
+            let begun = Instant::now();
+            assert_eq!(ask(server.address, "/healthz"), Some(200));
+            begun.elapsed()
+        })
+        .collect();
+    let worst = probes.iter().max().unwrap().as_secs_f64() * 1e3;
+    let held = (server.resident_bytes().saturating_sub(before.0)) / 1_000;
+    assert!(held <= HELD_MAX, "{held} bytes each");
+    let threads = server.proc_status("Threads") - before.1;
+    let descriptors = server.open_fds() as u64 - before.2;
+    assert!(threads <= 1_030 && descriptors <= 2_030, "{threads}, {descriptors}");
+    drop((prefaces, bodies));
+    assert_eq!(server.get("/?delay=10ms").status, 200);
+    server.signal("TERM");
+    let (status, _) = server.wait_exit(Duration::from_secs(5));
+    assert!(status.success(), "{status}: {}", server.stderr());
+    write_row(
+        &mut turn,
+        &format!(
+            "| what is never let go of | 500 HTTP/2 prefaces, 500 bodies of 90 TiB | {threads} threads and {descriptors} descriptors held, {} KiB each | {} of 100 within 100 ms, worst {worst:.0} | {} MiB | never |",
+            held >> 10,
+            probes
+                .iter()
+                .filter(|took| **took <= Duration::from_millis(100))
+                .count(),
+            (before.0 + held * 1_000) >> 20
+        ),
+    );
 }
