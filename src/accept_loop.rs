@@ -7,7 +7,7 @@
 //!
 //! What is always true:
 //! - The listening socket is ours, and open until the drain; a server works on a clone. So clients queue in the kernel
-//!   while there is no accept thread, and nothing that was accepted is lost with one.
+//!   while there is no accept thread, and nothing that was accepted is lost with one but the connection that it could not clone.
 //! - A server that is replaced keeps its dispatcher while its connections have requests. Should it have been alive after
 //!   all, two accept threads share the socket, which does no harm.
 //! - At most one server is built in [`REBUILD_INTERVAL`], and none without spare descriptors.

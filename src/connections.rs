@@ -74,12 +74,12 @@ impl Former {
     }
 }
 
-/// What has come since a connection was ended: of its successor, if it is one request that can be answered.
+/// What has come since a connection was ended: its successor's, perhaps.
 enum Held<T> {
     Nothing,
-    /// One request.
+    /// One request, which can be answered if it is the successor's.
     One(T),
-    /// The last of several, or one after which the connection had to end.
+    /// The last of several, or one after which the connection would have had to end.
     Last(T),
 }
 
@@ -103,6 +103,7 @@ struct Connection<T> {
     /// The last request that came while it was closing. tiny_http takes a request that is let go of for one that was
     /// answered, and would write what it has to say itself, a 400 for example, before the answers that are still due.
     held: Option<T>,
+    /// What has come since it was ended.
     held_since: Held<T>,
     /// Its socket was not found when it was last looked for.
     gone: bool,
@@ -309,7 +310,7 @@ impl<T> Connections<T> {
     }
 
     /// Forgets the connections of which nothing can come any more, takes note of those that are open, and tells which of these
-    /// are quiet. `open` are the peers that were connected from `now` on, with the socket for those of
+    /// are quiet. `open` are the peers that were found connected in a look that began at `now`, with the socket for those of
     /// [`Connections::closing`].
     pub(crate) fn sweep(&mut self, open: &Peers, now: Instant) -> Swept<T> {
         let mut swept = Swept {

@@ -107,8 +107,8 @@ impl Sockets {
 
     /// Every connected socket with its peer; tiny_http has two for each connection.
     ///
-    /// Whichever come and go meanwhile may be missed, and no others: others that are opened are counted in their place, so
-    /// the count of those that are open is not enough to end the look by.
+    /// Those that come or go meanwhile may be missed. Others must not be, though what is opened meanwhile is counted in their
+    /// place: so the look does not end with the count, but past where the last one found a connection, and at a gap.
     pub(crate) fn connected(&self) -> impl Iterator<Item = (RawFd, SocketAddr)> {
         let limit = descriptor_limit();
         let mut left = open_descriptors().unwrap_or_else(|| {
