@@ -41,7 +41,6 @@ fn every_kind_of_body_is_refused_and_its_connection_closed() {
         name: "bodies",
         did: "14 kinds, from 5 bytes to 2^64 and more; negative, repeated, chunked, ill formed, announced",
         resident_max_mib: 40,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
@@ -66,7 +65,6 @@ fn a_body_that_never_comes_holds_nothing() {
         name: "bodies that never come",
         did: "200 connections announce 1 MB and send none of it",
         resident_max_mib: 40,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
@@ -84,7 +82,6 @@ fn what_a_refused_body_hides_is_never_taken_for_a_request() {
         name: "hidden requests",
         did: "a request inside a chunked body, and one behind each kind of refused body",
         resident_max_mib: 40,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
@@ -119,7 +116,6 @@ fn a_deadly_request_behind_a_refused_one_does_no_harm() {
         name: "second body behind a refused request",
         did: "90 TiB announced behind a refused body, behind 200 pipelined requests, behind unread answers",
         resident_max_mib: 40,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {

@@ -10,7 +10,6 @@ fn all_are_answered(name: &'static str, did: &'static str, count: usize) {
         name,
         did,
         resident_max_mib: 100,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::crowd::Crowd;
+use crate::crowd::{Crowd, Member};
 use crate::fault::{ask, turn, write_row};
 use crate::support::server::{Server, command};
 use crate::support::wait_for;
@@ -30,15 +30,28 @@ fn limited(limit: &str) -> Command {
     command
 }
 
+/// The delay that a member's answer tells, seconds.
+fn delay_of(member: &Member) -> Option<f64> {
+    let text = String::from_utf8_lossy(&member.received);
+    let (_, rest) = text.split_once("answered after ")?;
+    rest.split(' ').next()?.parse().ok()
+}
+
 #[test]
 fn clients_are_served_past_the_limit_on_descriptors_and_fresh_ones_soon_after_they_have_left() {
     let mut turn = turn();
     // An odd number too: whether accepting fails or what tiny_http does next depends on it.
-    for limit in ["-n 257", "-n 256"] {
+    for (limit, request) in [
+        (
+            "-n 257",
+            &b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"[..],
+        ),
+        ("-n 256", b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"),
+    ] {
         let mut server = Server::spawn(limited(limit));
         let crowd_at_once = || {
             let mut crowd = Crowd::connect(server.address, 500);
-            crowd.say(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+            crowd.say(request);
             crowd
         };
         // There is room for some 120 connections at a time.
@@ -58,6 +71,10 @@ fn clients_are_served_past_the_limit_on_descriptors_and_fresh_ones_soon_after_th
                 .iter()
                 .all(|member| matches!(member.statuses()[..], [] | [200]))
         );
+        // Nobody's delay is cut short for it: they are uniform from 0 to 2 s still.
+        let delays: Vec<f64> = crowd.members.iter().filter_map(delay_of).collect();
+        let mean = delays.iter().sum::<f64>() / delays.len() as f64;
+        assert!((0.85..1.15).contains(&mean), "{mean} s over {} answers", delays.len());
         let resident = server.resident_bytes();
         drop(crowd);
         // They leave while most of them wait, many in the kernel's queue.

@@ -121,7 +121,6 @@ fn garbage_is_refused_and_leaves_nothing_behind() {
         name: "garbage",
         did: "random bytes, TLS hellos, HTTP/0.9, odd targets, bare line feeds, bytes that are not ASCII, 8 KiB of Accept, wrong parameters",
         resident_max_mib: 40,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {

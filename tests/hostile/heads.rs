@@ -13,7 +13,6 @@ fn a_header_without_an_end_is_cut_before_it_fills_the_memory() {
         name: "headers without an end",
         did: "4 clients send a header without a pause, and each comes back as soon as it is cut off, for 10 s",
         resident_max_mib: 450,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {

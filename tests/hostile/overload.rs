@@ -11,7 +11,6 @@ fn requests_past_the_limit_are_refused_at_once_and_counted() {
         name: "overload",
         did: "1,000 requests at once, `--max-in-flight` 300",
         resident_max_mib: 60,
-        probes_cut_max: 0,
         flags: &["--max-in-flight", "300", "--delay-min", "1s"],
     }
     .survived(|server| {

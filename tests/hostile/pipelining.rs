@@ -13,7 +13,6 @@ fn five_thousand_delayed_requests_down_one_connection_are_capped_and_stay_in_ord
         name: "pipelining, one connection",
         did: "5,000 delayed requests down one connection",
         resident_max_mib: 60,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
@@ -50,7 +49,6 @@ fn scrapes_behind_delayed_requests_wait_without_harm_to_others() {
         name: "pipelining, 100 connections",
         did: "a delayed request and 300 scrapes behind it on each of 100 connections",
         resident_max_mib: 100,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
@@ -81,7 +79,6 @@ fn a_flood_that_begins_anew_is_cut_each_time() {
         name: "pipelining without an end",
         did: "100 connections send 5,000 requests each at once, read nothing, and are opened anew, three times",
         resident_max_mib: 400,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {

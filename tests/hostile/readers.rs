@@ -11,7 +11,6 @@ fn readers_that_never_read_hold_nobody_else_up() {
         name: "readers that never read",
         did: "100 connections ask for `/metrics` 5,000 times each and read nothing for 8 s",
         resident_max_mib: 200,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
@@ -29,7 +28,6 @@ fn readers_that_stall_within_their_allowance_are_cut_off() {
         name: "readers that stall",
         did: "200 connections ask for `/ui` 60 times each, within what a connection may have in flight, and read nothing for 6 s",
         resident_max_mib: 200,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {

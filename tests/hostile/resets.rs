@@ -35,7 +35,6 @@ fn thousands_of_resets_before_in_and_after_a_request_do_no_harm() {
         name: "resets",
         did: "6,000 connections reset: before a request, in its head, while it waits, while its answer is read",
         resident_max_mib: 100,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
@@ -83,7 +82,6 @@ fn a_port_in_use_again_at_once_is_not_taken_for_the_connection_that_was_cut_off(
         name: "ports in use again",
         did: "20 connections cut off for what they pipelined, reset, and opened anew from the same port at once",
         resident_max_mib: 60,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
@@ -117,7 +115,6 @@ fn a_port_in_use_again_does_not_wait_behind_the_request_of_one_that_was_reset() 
         name: "ports in use again, while a request waits",
         did: "20 connections reset while their requests wait 10 s for their answers, and opened anew from the same port a second later",
         resident_max_mib: 60,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {

@@ -11,7 +11,6 @@ fn silent_and_dribbling_connections_are_closed_within_30_seconds() {
         name: "silence",
         did: "2,000 connections that send nothing, 500 that send a byte of a header each second",
         resident_max_mib: 120,
-        probes_cut_max: 0,
         flags: &[],
     }
     .survived(|server| {
