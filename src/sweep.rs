@@ -116,11 +116,12 @@ impl Sweep {
         if now < self.look_at {
             return;
         }
-        let short = self.shortage.of_descriptors() || self.shortage.connections_end();
-        let short_of_memory = self.shortage.of_memory();
+        let of_descriptors = self.shortage.of_descriptors();
+        let of_memory = self.shortage.of_memory();
+        let short = of_descriptors || of_memory || self.shortage.connections_end();
         let busy = self.schedule.in_flight() > 0;
-        if short || short_of_memory || self.sweep_at <= now || (busy && self.busy_sweep_at <= now) {
-            let closing = self.sweep(short_of_memory, now);
+        if short || self.sweep_at <= now || (busy && self.busy_sweep_at <= now) {
+            let closing = self.sweep(of_descriptors, of_memory, now);
             let soon = closing || !self.unread.is_empty();
             self.sweep_at = now + if soon { TICK } else { SWEEP_INTERVAL };
             self.busy_sweep_at = now + BUSY_TICK.max(now.elapsed() * REST);
@@ -135,15 +136,17 @@ impl Sweep {
     }
 
     /// Looks at all connections, and ends those that must; tells whether any are on their way to it.
-    fn sweep(&mut self, short_of_memory: bool, now: Instant) -> bool {
+    fn sweep(&mut self, short_of_descriptors: bool, short_of_memory: bool, now: Instant) -> bool {
         let closing = self.schedule.closing();
-        let mut open = Peers::new();
         let mut found: HashMap<SocketAddr, Found> = HashMap::new();
         for (fd, peer) in self.sockets.connected() {
             found.entry(peer).or_insert(Found { fd, count: 0 }).count += 1;
-            open.entry(peer)
-                .or_insert_with(|| closing.contains(&peer).then(|| SocketId::of(fd, peer)).flatten());
         }
+        let socket = |peer, fd| closing.contains(&peer).then(|| SocketId::of(fd, peer)).flatten();
+        let open: Peers = found
+            .iter()
+            .map(|(&peer, found)| (peer, socket(peer, found.fd)))
+            .collect();
         let Swept {
             quiet,
             over,
@@ -156,7 +159,7 @@ impl Sweep {
         let parked = quiet
             .iter()
             .any(|(peer, quiet_for)| *quiet_for >= PARKED_AFTER && self.is_parked(*peer, &unread));
-        let short = parked || self.shortage.of_descriptors();
+        let short = parked || short_of_descriptors;
         self.shortage.let_connections_end(short);
         let ends = |peer, quiet_for| match unread.get(&peer) {
             _ if quiet_for >= IDLE_MAX => true,

@@ -34,10 +34,7 @@ pub(super) struct Usage {
 
 impl Process {
     pub(crate) fn new() -> Process {
-        let mut buffer = [0; STAT_MAX_BYTES];
-        let start_ticks = read("/proc/self/stat", &mut buffer)
-            .and_then(Stat::parse)
-            .map(|stat| stat.start_ticks);
+        let start_ticks = Stat::read().map(|stat| stat.start_ticks);
         let boot_time_seconds = boot_time_seconds();
         Process {
             page_size_bytes: page_size_bytes(),
@@ -54,19 +51,18 @@ impl Process {
 
     /// How much memory is resident.
     pub(crate) fn resident_memory_bytes(&self) -> Option<u64> {
-        let mut buffer = [0; STAT_MAX_BYTES];
-        let stat = read("/proc/self/stat", &mut buffer).and_then(Stat::parse)?;
+        self.resident_bytes(Stat::read()?)
+    }
+
+    fn resident_bytes(&self, stat: Stat) -> Option<u64> {
         Some(stat.resident_pages * self.page_size_bytes?)
     }
 
     pub(super) fn usage(&self) -> Usage {
-        let mut buffer = [0; STAT_MAX_BYTES];
-        let stat = read("/proc/self/stat", &mut buffer).and_then(Stat::parse);
+        let stat = Stat::read();
         Usage {
             cpu_ns: stat.map(|stat| stat.cpu_ticks * (NS_PER_SECOND / TICKS_PER_SECOND)),
-            resident_memory_bytes: stat
-                .zip(self.page_size_bytes)
-                .map(|(stat, size)| stat.resident_pages * size),
+            resident_memory_bytes: stat.and_then(|stat| self.resident_bytes(stat)),
             virtual_memory_bytes: stat.map(|stat| stat.virtual_memory_bytes),
             open_fds: open_fds(),
             max_fds: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _hard)| soft),
@@ -94,6 +90,11 @@ struct Stat {
 }
 
 impl Stat {
+    fn read() -> Option<Stat> {
+        let mut buffer = [0; STAT_MAX_BYTES];
+        read("/proc/self/stat", &mut buffer).and_then(Stat::parse)
+    }
+
     fn parse(stat: &[u8]) -> Option<Stat> {
         // Field 2 is the program's name in parentheses and may hold anything, parentheses and spaces included.
         let name_end = stat.iter().rposition(|&byte| byte == b')')?;

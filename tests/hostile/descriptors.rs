@@ -42,13 +42,11 @@ fn clients_are_served_past_the_limit_on_descriptors_and_fresh_ones_soon_after_th
     let mut turn = turn();
     // An odd number too: whether accepting fails or what tiny_http does next depends on it.
     for (limit, request) in [
-        (
-            "-n 257",
-            &b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"[..],
-        ),
-        ("-n 256", b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"),
+        (257, &b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"[..]),
+        (256, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"),
     ] {
-        let mut server = Server::spawn(limited(limit));
+        let mut server = Server::spawn(limited(&format!("-n {limit}")));
+        assert_eq!(server.metric("process_max_fds"), Some(f64::from(limit)));
         let crowd_at_once = || {
             let mut crowd = Crowd::connect(server.address, 500);
             crowd.say(request);
@@ -95,7 +93,7 @@ fn clients_are_served_past_the_limit_on_descriptors_and_fresh_ones_soon_after_th
             resident >> 20,
             back.as_secs_f64()
         );
-        if limit == "-n 256" {
+        if limit == 256 {
             write_row(&mut turn, &row);
         } else {
             println!("{row}");

@@ -18,7 +18,7 @@ use crate::support::wait_for;
 ///
 /// The machine is shared with what else runs on it, so not the worst of some hundred probes is judged but all except the
 /// slowest twentieth, the connection's set-up included. None may be cut off.
-const PROBE_MAX: Duration = Duration::from_millis(100);
+pub const PROBE_MAX: Duration = Duration::from_millis(100);
 
 /// The share of the probes that must meet it.
 const PROBES_IN_TIME: f64 = 0.95;

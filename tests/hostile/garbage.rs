@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
-use crate::fault::{Fault, ask, turn, write_row};
+use crate::fault::{Fault, PROBE_MAX, ask, turn, write_row};
 use crate::support::server::Server;
 
 /// What is sent, and the statuses of which one must come; none means that the connection may just end, or be silent.
@@ -187,10 +187,7 @@ fn what_tiny_http_never_lets_go_of_is_small_and_harms_nobody() {
         &format!(
             "| what is never let go of | 500 HTTP/2 prefaces, 500 bodies of 90 TiB | {threads} threads and {descriptors} descriptors held, {} KiB each | {} of 100 within 100 ms, worst {worst:.0} | {} MiB | never |",
             held >> 10,
-            probes
-                .iter()
-                .filter(|took| **took <= Duration::from_millis(100))
-                .count(),
+            probes.iter().filter(|took| **took <= PROBE_MAX).count(),
             (before.0 + held * 1_000) >> 20
         ),
     );
