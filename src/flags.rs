@@ -1,27 +1,39 @@
 //! The flags and their environment variables.
 
+use std::env;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 use crate::metrics::Bounds;
+
+/// The address that is listened on by default: every one, of both families.
+pub const LISTEN_DEFAULT: &str = "[::]:19004";
 
 /// The longest duration that a flag takes.
 const DURATION_MAX: Duration = Duration::from_secs(3600);
 
+/// The shortest idle timeout. A shorter one would close connections between two requests of an ordinary client.
+const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
 /// The most delayed requests that may be allowed to wait.
 const IN_FLIGHT_MAX: usize = 1_000_000;
+
+/// The largest mean number of requests of a connection.
+const REQUESTS_PER_CONNECTION_MAX: u32 = 1_000_000_000;
 
 /// Answers HTTP after a random delay and exposes its latency to Prometheus on /metrics
 #[derive(Debug, Clone, PartialEq, Parser)]
 #[command(name = "httpserver", version, max_term_width = 100)]
 pub struct Flags {
-    /// Address and port to listen on
+    /// Address and port to listen on; [::] is every address of IPv6 and IPv4
     #[arg(long, env = "HTTPSERVER_LISTEN", value_name = "IP:PORT",
-        default_value = "0.0.0.0:19004", value_parser = parse_listen)]
+        default_value = LISTEN_DEFAULT, value_parser = parse_listen)]
     pub listen: SocketAddr,
 
     /// Shortest delay of /
@@ -45,17 +57,27 @@ pub struct Flags {
         default_value_t = Bounds::default(), allow_negative_numbers = true)]
     pub buckets: Bounds,
 
-    /// Requests to / that may wait at a time; more are answered 503
+    /// Requests to / that may wait at a time; further ones are answered 503
     #[arg(long, env = "HTTPSERVER_MAX_IN_FLIGHT", value_name = "COUNT",
         default_value = "10000", value_parser = parse_max_in_flight, allow_negative_numbers = true)]
     pub max_in_flight: usize,
 
-    /// How long requests may wait for their answers after SIGTERM; then they are answered early
+    /// How long a connection may be idle before it is closed
+    #[arg(long, env = "HTTPSERVER_IDLE_TIMEOUT", value_name = "DURATION",
+        default_value = "75s", value_parser = parse_idle_timeout)]
+    pub idle_timeout: Duration,
+
+    /// Mean number of requests after which a connection is closed, so that clients spread over new replicas; 0 is never
+    #[arg(long, env = "HTTPSERVER_REQUESTS_PER_CONNECTION", value_name = "COUNT",
+        default_value = "1000", value_parser = parse_requests_per_connection, allow_negative_numbers = true)]
+    pub requests_per_connection: u32,
+
+    /// How long requests may wait for their responses after SIGTERM; then they are answered early
     #[arg(long, env = "HTTPSERVER_DRAIN_TIMEOUT", value_name = "DURATION",
         default_value = "10s", value_parser = parse_duration)]
     pub drain_timeout: Duration,
 
-    /// Write a line a request to standard output, but not for probes and scrapes
+    /// Write a line for each request, except probes and scrapes, to standard output
     #[arg(long, env = "HTTPSERVER_ACCESS_LOG", value_name = "BOOL",
         default_value = "true", value_parser = parse_bool, action = ArgAction::Set)]
     pub access_log: bool,
@@ -63,31 +85,43 @@ pub struct Flags {
 
 /// Why there are no flags.
 #[derive(Debug)]
-pub enum Refusal {
-    /// The user asked for this text, of `--help` or `--version`.
+pub enum NoFlags {
+    /// The user asked for this text: `--help` or `--version`.
     Asked(String),
-    /// One line that names the flag, its value and what is allowed.
+    /// One line that names the flag or variable, its value and what is allowed.
     Wrong(String),
 }
 
 impl Flags {
-    /// Reads the flags from the command line, and from the environment what is not there.
+    /// Returns the flags of the command line, and those of the environment for flags that are not given there.
+    ///
+    /// A variable that is set but empty counts as unset: Compose files and Helm charts produce such.
     ///
     /// # Errors
     ///
-    /// See [`Refusal`].
-    pub fn read<I, A>(arguments: I) -> Result<Self, Refusal>
+    /// See [`NoFlags`].
+    pub fn read<I, A>(arguments: I) -> Result<Self, NoFlags>
     where
         I: IntoIterator<Item = A>,
-        A: Into<std::ffi::OsString> + Clone,
+        A: Into<OsString>,
     {
-        let flags = Flags::command()
-            .try_get_matches_from(arguments)
-            .and_then(|matches| Flags::from_arg_matches(&matches))
-            .map_err(|error| refusal(&error))?;
+        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+        let command = Flags::command().mut_args(|argument| match argument.get_env() {
+            Some(variable) if env::var_os(variable).is_some_and(|value| value.is_empty()) => argument.env(None::<&str>),
+            _ => argument,
+        });
+        let matches = command
+            .clone()
+            .try_get_matches_from(&arguments)
+            .map_err(|error| no_flags(&error, &command, &arguments))?;
+        let flags = Flags::from_arg_matches(&matches).map_err(|error| no_flags(&error, &command, &arguments))?;
         if flags.delay_min > flags.delay_max {
-            return Err(Refusal::Wrong(format!(
-                "--delay-min {:?}: is above --delay-max; allowed are 0s to {}",
+            let name = match matches.value_source("delay_min") {
+                Some(ValueSource::EnvVariable) => "HTTPSERVER_DELAY_MIN",
+                _ => "--delay-min",
+            };
+            return Err(NoFlags::Wrong(format!(
+                "{name} {:?}: is above --delay-max; allowed are 0s to {}",
                 humantime::format_duration(flags.delay_min).to_string(),
                 humantime::format_duration(flags.delay_max),
             )));
@@ -95,7 +129,16 @@ impl Flags {
         Ok(flags)
     }
 
-    /// A warning in one line, where the flags are allowed but hide what they are for.
+    /// Returns the range of delays, in words.
+    pub fn delays(&self) -> String {
+        format!(
+            "answering after {} to {}",
+            humantime::format_duration(self.delay_min),
+            humantime::format_duration(self.delay_max)
+        )
+    }
+
+    /// Returns a warning in one line if the flags are allowed but hide what they are for.
     pub fn warning(&self) -> Option<String> {
         let largest = Duration::from_nanos(self.buckets.largest_ns());
         (largest < self.delay_max).then(|| {
@@ -110,7 +153,7 @@ impl Flags {
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     text.parse()
-        .map_err(|_| "allowed are an IP address and a port, as in 0.0.0.0:19004 or [::]:19004".to_owned())
+        .map_err(|_| "allowed are an IP address and a port, as in [::]:19004 or 0.0.0.0:19004".to_owned())
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -123,6 +166,26 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
                 humantime::format_duration(DURATION_MAX)
             )
         })
+}
+
+fn parse_idle_timeout(text: &str) -> Result<Duration, String> {
+    parse_duration(text)
+        .ok()
+        .filter(|timeout| *timeout >= IDLE_TIMEOUT_MIN)
+        .ok_or_else(|| {
+            format!(
+                "allowed are {} to {}, as in 75s",
+                humantime::format_duration(IDLE_TIMEOUT_MIN),
+                humantime::format_duration(DURATION_MAX)
+            )
+        })
+}
+
+fn parse_requests_per_connection(text: &str) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|count| *count <= REQUESTS_PER_CONNECTION_MAX)
+        .ok_or_else(|| format!("allowed are 0 to {REQUESTS_PER_CONNECTION_MAX}"))
 }
 
 fn parse_error_rate(text: &str) -> Result<f64, String> {
@@ -143,8 +206,8 @@ fn parse_bool(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "allowed are true and false".to_owned())
 }
 
-/// Makes one line of what clap tells in several.
-fn refusal(error: &clap::Error) -> Refusal {
+/// Returns one line for what clap says in several.
+fn no_flags(error: &clap::Error, command: &Command, arguments: &[OsString]) -> NoFlags {
     let context = |kind| error.get(kind).map(text_of);
     let value = || context(ContextKind::InvalidValue).unwrap_or_default();
     let flag = || {
@@ -152,18 +215,39 @@ fn refusal(error: &clap::Error) -> Refusal {
         flag.split(' ').next().unwrap_or_default().to_owned()
     };
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Asked(error.to_string()),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoFlags::Asked(error.to_string()),
         ErrorKind::ValueValidation => {
             let allowed = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
-            Refusal::Wrong(format!("{} {:?}: {allowed}", flag(), value()))
+            NoFlags::Wrong(format!(
+                "{} {:?}: {allowed}",
+                given_as(&flag(), command, arguments),
+                value()
+            ))
         }
-        ErrorKind::InvalidValue => Refusal::Wrong(format!("{} needs a value", flag())),
-        ErrorKind::ArgumentConflict => Refusal::Wrong(format!("{} is given more than once", flag())),
-        ErrorKind::UnknownArgument => Refusal::Wrong(format!(
-            "{:?} is no flag; --help tells those that there are",
+        ErrorKind::InvalidValue => NoFlags::Wrong(format!("{} needs a value", flag())),
+        ErrorKind::ArgumentConflict => NoFlags::Wrong(format!("{} is given more than once", flag())),
+        ErrorKind::UnknownArgument => NoFlags::Wrong(format!(
+            "{:?} is not a flag; --help lists them",
             context(ContextKind::InvalidArg).unwrap_or_default()
         )),
-        _ => Refusal::Wrong(first_line(error)),
+        _ => NoFlags::Wrong(first_line(error)),
+    }
+}
+
+/// Returns the name by which the user gave `flag`: its own, or its variable's if it is not on the command line.
+fn given_as(flag: &str, command: &Command, arguments: &[OsString]) -> String {
+    let with_value = format!("{flag}=");
+    let on_command_line = arguments
+        .iter()
+        .filter_map(|argument| argument.to_str())
+        .any(|argument| argument == flag || argument.starts_with(&with_value));
+    let variable = command
+        .get_arguments()
+        .find(|argument| argument.get_long() == flag.strip_prefix("--"))
+        .and_then(|argument| argument.get_env()?.to_str());
+    match variable {
+        Some(variable) if !on_command_line => variable.to_owned(),
+        _ => flag.to_owned(),
     }
 }
 

@@ -1,39 +1,25 @@
 //! A small HTTP server that answers after a random delay and exposes its latency to Prometheus.
 //!
 //! ```text
-//! tiny_http's threads --recv--> dispatcher --> schedule --> responders --> metrics
-//!        ^                                  (deadlines, per       |
-//!        | rings, rebuilds                connection in order)    | cut off
-//!   accept loop's keeper, doorbell                             reaper --shutdown--> sockets
+//!                                  server
+//! tiny_http --recv--> dispatcher --push--> schedule --next--> responders --record--> metrics
+//!     ^                                                            |
+//!     | rings, reopens                                             | connections to close
+//!     +------------------------------- guard <---------------------+
 //! ```
 //!
-//! A request costs a heap entry while it waits, not a thread. Each file owns one of these parts and its state.
-#![forbid(unsafe_code)]
+//! [`server`] is complete for well-behaved clients. A request costs it a heap entry while it waits, not a thread. [`guard`]
+//! protects it from hostile clients and from tiny_http. `guard` uses `server`, and `server` never names `guard`.
+#![deny(unsafe_code)]
+// The macros panic if the write fails; `diagnostics` ignores it.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-pub mod accept_loop;
-pub mod accept_news;
-pub mod access_log;
+#[cfg(not(target_os = "linux"))]
+compile_error!("httpserver runs on Linux only: it reads /proc and sets socket options of Linux");
+
 pub mod allocator;
-mod connections;
-pub mod delay;
-pub mod dispatcher;
-pub mod doorbell;
-pub mod drain;
-pub mod endpoint;
+pub mod diagnostics;
 pub mod flags;
-pub mod framing;
-pub mod listener;
+pub mod guard;
 pub mod metrics;
-pub mod panics;
-pub mod pending;
-pub mod query;
-pub mod reaper;
-pub mod responders;
-pub mod response;
-pub mod schedule;
-pub mod shortage;
-pub mod sockets;
-mod sweep;
-mod tcp_table;
-pub mod ui;
-pub mod watch;
+pub mod server;

@@ -1,35 +1,24 @@
 //! Wires the parts together.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
+// The macros panic if the write fails; `diagnostics` ignores it.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
+use std::env;
+use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::{env, io};
 
-use httpserver::accept_loop::AcceptLoop;
-use httpserver::accept_news::AcceptNews;
-use httpserver::access_log::AccessLog;
-use httpserver::dispatcher::Dispatch;
-use httpserver::drain::{Drain, Ending};
-use httpserver::flags::{Flags, Refusal};
-use httpserver::metrics::Metrics;
-use httpserver::reaper::Reaper;
-use httpserver::responders::Responders;
-use httpserver::schedule::Schedule;
-use httpserver::shortage::Shortage;
-use httpserver::sockets::Sockets;
-use httpserver::watch::{self, Progress};
-use httpserver::{allocator, listener, panics};
+use httpserver::diagnostics::report;
+use httpserver::flags::{Flags, NoFlags};
+use httpserver::server::drain::Signals;
+use httpserver::server::{Server, listener};
+use httpserver::{allocator, guard};
 
 fn main() -> ExitCode {
     let flags = match Flags::read(env::args_os()) {
         Ok(flags) => flags,
-        Err(Refusal::Asked(text)) => {
-            print!("{text}");
-            return ExitCode::SUCCESS;
-        }
-        Err(Refusal::Wrong(line)) => {
-            eprintln!("httpserver: {line}");
+        Err(NoFlags::Asked(text)) => return print(&text),
+        Err(NoFlags::Wrong(line)) => {
+            report(line);
             return ExitCode::from(2);
         }
     };
@@ -37,86 +26,51 @@ fn main() -> ExitCode {
     match serve(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => {
-            eprintln!("httpserver: {line}");
+            report(line);
             ExitCode::FAILURE
         }
     }
 }
 
-/// Serves until a signal ends it. An error is one line.
-fn serve(flags: &Flags) -> Result<(), String> {
-    if let Some(warning) = flags.warning() {
-        eprintln!("httpserver: warning: {warning}");
+fn print(text: &str) -> ExitCode {
+    match io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush())
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(format_args!("cannot write to standard output: {error}"));
+            ExitCode::FAILURE
+        }
     }
-    if let Err(error) = listener::raise_descriptor_limit() {
-        eprintln!("httpserver: warning: cannot raise the limit on descriptors: {error}");
-    }
-    let listener =
-        listener::open(flags.listen).map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
-    let (drain, ending) = start(flags, listener).map_err(|error| format!("cannot start: {error}"))?;
-    ending
-        .wait()
-        .map_err(|error| format!("cannot wait for signals: {error}"))?;
-    drain.run();
-    Ok(())
 }
 
-fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, Ending)> {
-    let ending = Ending::register()?;
-    let news = Arc::new(AcceptNews::default());
-    panics::install({
-        let news = Arc::clone(&news);
-        move |accepting| news.thread_panicked(accepting)
-    });
-    let draining = Arc::new(AtomicBool::new(false));
-    let metrics = Arc::new(Metrics::new(flags.buckets.clone()));
-    let schedule = Arc::new(Schedule::new(flags.max_in_flight));
-    let log = flags.access_log.then(AccessLog::start).transpose()?;
-    let progress = Arc::new(Progress::default());
-    let sockets = Arc::new(Sockets::open()?);
-    let shortage = Arc::new(Shortage::default());
-    let reaper = Reaper::start(
-        Arc::clone(&schedule),
-        Arc::clone(&sockets),
-        Arc::clone(&shortage),
-        listener.local_addr()?.port(),
-    )?;
-    let responders = Responders::start(
-        Arc::clone(&schedule),
-        metrics,
-        reaper,
-        log.clone(),
-        Arc::clone(&draining),
-        shortage,
-    )?;
-    watch::start(
-        Arc::clone(&progress),
-        Arc::clone(&schedule),
-        Arc::clone(&responders),
-        sockets,
-    )?;
-    let dispatch = Arc::new(Dispatch {
-        schedule: Arc::clone(&schedule),
-        responders,
-        progress,
-        draining: Arc::clone(&draining),
-        delay_min: flags.delay_min,
-        delay_max: flags.delay_max,
-        error_rate: flags.error_rate,
-    });
-    let address = AcceptLoop::start(listener, dispatch, Arc::clone(&news))?;
-    eprintln!(
-        "httpserver {} listening on {address}, answering after {} to {}",
+/// Serves until a signal ends it.
+///
+/// # Errors
+///
+/// Returns one line that says what failed.
+fn serve(flags: &Flags) -> Result<(), String> {
+    if let Some(warning) = flags.warning() {
+        report(format_args!("warning: {warning}"));
+    }
+    if let Err(error) = listener::raise_descriptor_limit() {
+        report(format_args!("warning: cannot raise the limit on descriptors: {error}"));
+    }
+    let signals = Signals::register().map_err(|error| format!("cannot wait for signals: {error}"))?;
+    let listener =
+        listener::open(flags.listen).map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
+    let (server, closes) = Server::start(flags, listener).map_err(|error| format!("cannot start: {error}"))?;
+    guard::start(&server, closes, flags.idle_timeout).map_err(|error| format!("cannot start: {error}"))?;
+    report(format_args!(
+        "version {} listening on {}, {}",
         env!("CARGO_PKG_VERSION"),
-        humantime::format_duration(flags.delay_min),
-        humantime::format_duration(flags.delay_max),
-    );
-    let drain = Drain {
-        draining,
-        news,
-        schedule,
-        log,
-        timeout: flags.drain_timeout,
-    };
-    Ok((drain, ending))
+        server.address(),
+        flags.delays()
+    ));
+    signals
+        .wait()
+        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    server.drain(flags.drain_timeout);
+    Ok(())
 }

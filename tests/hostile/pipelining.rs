@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use httpserver::schedule::CONNECTION_IN_FLIGHT_MAX;
+use httpserver::server::connections::CONNECTION_IN_FLIGHT_MAX;
 
 use crate::crowd::Crowd;
 use crate::fault::Fault;

@@ -1,16 +1,17 @@
-//! The access log: a logfmt line a request on standard output.
+//! The access log: a line in logfmt on standard output for each request.
 //!
 //! Responders never wait for whoever reads it: they append to a bounded buffer, and one thread writes. Lines that find the
 //! buffer full are dropped, and counted in a line of their own.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::panics;
 use crate::metrics::{Labels, TraceContext};
-use crate::panics;
 
-/// What may wait to be written, bytes.
+/// Bytes that may wait to be written.
 const BUFFER_MAX: usize = 1024 * 1024;
 
 /// How long lines gather before they are written together.
@@ -21,10 +22,10 @@ const GATHER: Duration = Duration::from_millis(5);
 pub struct Entry<'a> {
     /// Method, path (the route, never what the client sent) and status.
     pub labels: &'a Labels,
-    /// From the request's arrival to its answer's hand-over to the kernel.
+    /// From the arrival of the request to the end of the write of its response.
     pub duration: Duration,
     /// The client's address.
-    pub peer: std::net::SocketAddr,
+    pub peer: SocketAddr,
     /// The trace that the request is part of.
     pub trace: Option<&'a TraceContext>,
 }
@@ -48,7 +49,7 @@ impl AccessLog {
     ///
     /// # Errors
     ///
-    /// As the system's, where no thread can be had.
+    /// Returns the error of the system call.
     pub fn start() -> std::io::Result<Arc<AccessLog>> {
         let log = Arc::new(AccessLog {
             buffer: Mutex::default(),
@@ -79,7 +80,9 @@ impl AccessLog {
             peer,
             trace,
         } = entry;
-        // Writing to a vector can not fail.
+        // An IPv4 client of an IPv6 socket is shown by its IPv4 address.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        // Writing to a vector cannot fail.
         let _ = write!(
             buffer.lines,
             "ts={now} method={} path={} status={} duration={:.6}s peer={peer}",
@@ -123,14 +126,14 @@ impl AccessLog {
                     humantime::format_rfc3339_millis(SystemTime::now()),
                 );
             }
-            // A standard output that is gone is no reason to end: nobody reads it.
+            // If standard output is gone, nobody reads it: no reason to end the server.
             let _ = std::io::stdout().write_all(&lines);
             lines.clear();
             lines.shrink_to(BUFFER_MAX);
         }
     }
 
-    /// Waits until every line is written, at most for `timeout`.
+    /// Blocks until every line is written, for at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let mut buffer = self.lock();

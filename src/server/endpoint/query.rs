@@ -8,7 +8,7 @@ use crate::metrics::Status;
 /// The longest delay that a client may ask for.
 pub const DELAY_OVERRIDE_MAX: Duration = Duration::from_secs(60);
 
-/// How much of a wrong parameter an answer repeats, characters.
+/// How much of a wrong parameter a response repeats, characters.
 const QUOTED_MAX: usize = 40;
 
 /// What a request asks for in place of the random delay and of 200.
@@ -24,7 +24,7 @@ pub struct Overrides {
 ///
 /// # Errors
 ///
-/// One line that tells what is wrong, and what is allowed, at the first parameter that is unknown, repeated or out of range.
+/// Returns one line that says what is wrong, and what is allowed, at the first parameter that is unknown, repeated or out of range.
 pub fn parse(query: &str) -> Result<Overrides, String> {
     let mut overrides = Overrides::default();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
@@ -59,15 +59,21 @@ fn parse_delay(value: &str) -> Result<Duration, String> {
         })
 }
 
+/// Returns whether a client may ask for a status. 204 has no body, and so no delay to show in it.
+fn is_allowed(status: Status) -> bool {
+    status != Status::NO_CONTENT
+}
+
 fn parse_status(value: &str) -> Result<Status, String> {
     let status = (value.len() == 3)
         .then(|| value.parse().ok())
         .flatten()
-        .and_then(Status::new);
+        .and_then(Status::new)
+        .filter(|status| is_allowed(*status));
     status.ok_or_else(|| {
         let mut line = format!("query parameter status is {}; allowed:", quoted(value));
         for status in Status::ALL {
-            // Writing to a string can not fail.
+            // Writing to a string cannot fail.
             let _ = write!(line, " {}", status.code());
         }
         line

@@ -5,7 +5,7 @@
 //! page was edited, says what they have to be.
 
 /// The page, UTF-8.
-pub const PAGE: &[u8] = include_bytes!("ui.html");
+pub const PAGE: &[u8] = include_bytes!("live_page.html");
 
 /// The value of `Content-Security-Policy`, after Content Security Policy Level 3 and Trusted Types.
 ///
@@ -58,7 +58,7 @@ mod tests {
             let wanted = format!("{directive} {};", source_expression(element));
             assert!(
                 CONTENT_SECURITY_POLICY.contains(&wanted),
-                "src/ui.html was edited; src/ui.rs must say:\n{wanted}"
+                "live_page.html was edited; live_page.rs must say:\n{wanted}"
             );
         }
     }
@@ -68,7 +68,7 @@ mod tests {
         let page = std::str::from_utf8(PAGE).unwrap();
         // The SVG namespace is a name and is never fetched.
         let page = page.replace("http://www.w3.org/2000/svg", "");
-        assert!(!page.contains("://"), "src/ui.html names an address");
+        assert!(!page.contains("://"), "live_page.html names an address");
         assert!(
             !page.contains("style=") && !page.contains("onclick="),
             "the policy would block inline attributes"

@@ -1,0 +1,145 @@
+//! The doorbell: a connection to ourselves that says nothing and closes.
+//!
+//! tiny_http parks connections: its pool starts a thread only if it believes that none is idle, and woken threads count as
+//! idle for a moment longer, so a burst leaves connections queued behind those that are being served. Whatever is accepted
+//! next frees one: the thread that takes it takes the oldest parked connection afterwards.
+//!
+//! A ring that is answered was accepted, served and closed by tiny_http. So everything that the kernel had queued before it is
+//! accepted too. If the ring has made a thread more, something was parked or another connection came, and either is a reason
+//! to ring again. A ring that is not answered means that the accept thread has ended, and reopens the acceptor.
+
+use std::fs;
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::sockets::{descriptor_limit, open_descriptors};
+use crate::diagnostics::report;
+use crate::server::Server;
+
+/// How often it is rung while requests arrive.
+const RING_BUSY: Duration = Duration::from_millis(50);
+
+/// How often it is rung otherwise.
+const RING_QUIET: Duration = Duration::from_secs(1);
+
+/// Rings in one series at most; more than connections can be parked.
+const RINGS_MAX: usize = 20_000;
+
+/// How long a ring waits for its answer.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
+
+/// At least this much time is between two reopenings.
+const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
+
+/// One in this many descriptors must be free to reopen: an acceptor loses the connection at which they run out.
+const REOPEN_DESCRIPTORS_FREE: u64 = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ring {
+    /// tiny_http accepted it and closed it.
+    Answered,
+    /// Nobody accepted it in time.
+    Unanswered,
+    /// It could not be rung: the process or the system is short of descriptors or ports.
+    Failed,
+}
+
+pub(super) struct Doorbell {
+    server: Arc<Server>,
+    address: SocketAddr,
+}
+
+impl Doorbell {
+    /// Returns the doorbell of a server. If it listens on every address, the bell is on the loopback of IPv4, which
+    /// exists on a system whose IPv6 is switched off as well.
+    pub(super) fn of(server: Arc<Server>) -> Self {
+        let mut address = server.address();
+        if address.ip().is_unspecified() {
+            address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        }
+        Doorbell { server, address }
+    }
+
+    /// Rings for as long as the server accepts connections.
+    pub(super) fn run(self) {
+        let (mut arrivals, mut rung_at, mut reopened_at) = (0, Instant::now(), Instant::now());
+        loop {
+            thread::sleep(RING_BUSY);
+            let before = std::mem::replace(&mut arrivals, self.server.arrivals());
+            let draining = self.server.is_draining();
+            let ended = self.server.acceptor().ended();
+            let busy = before != arrivals || draining;
+            if !ended && !busy && rung_at.elapsed() < RING_QUIET {
+                continue;
+            }
+            rung_at = Instant::now();
+            let closed = ended || self.ring_until_settled() == Ring::Unanswered;
+            if closed && draining {
+                return;
+            }
+            if closed && reopened_at.elapsed() >= REOPEN_INTERVAL && self.reopen() {
+                reopened_at = Instant::now();
+            }
+        }
+    }
+
+    /// Reopens the acceptor, unless descriptors or threads are short. Returns whether it did.
+    fn reopen(&self) -> bool {
+        let limit = descriptor_limit();
+        let spare = open_descriptors() <= limit - limit / REOPEN_DESCRIPTORS_FREE;
+        // tiny_http panics if it cannot start a thread.
+        if !spare || thread::Builder::new().spawn(|| ()).is_err() {
+            return false;
+        }
+        match self.server.acceptor().reopen() {
+            Ok(()) => {
+                report("tiny_http had stopped accepting connections; it accepts them again");
+                true
+            }
+            Err(error) => {
+                report(format_args!("tiny_http has stopped accepting connections: {error}"));
+                false
+            }
+        }
+    }
+
+    /// Rings until a ring is answered without a new thread, or is not answered; at most [`RINGS_MAX`] times.
+    fn ring_until_settled(&self) -> Ring {
+        let mut threads = thread_count();
+        for _ in 0..RINGS_MAX {
+            let ring = self.ring();
+            let before = std::mem::replace(&mut threads, thread_count());
+            if ring != Ring::Answered || threads <= before {
+                return ring;
+            }
+        }
+        Ring::Answered
+    }
+
+    fn ring(&self) -> Ring {
+        let answer = |mut bell: TcpStream| -> io::Result<usize> {
+            bell.set_read_timeout(Some(ANSWERED_WITHIN))?;
+            bell.shutdown(Shutdown::Write)?;
+            bell.read(&mut [0])
+        };
+        match TcpStream::connect_timeout(&self.address, ANSWERED_WITHIN) {
+            Ok(bell) => match answer(bell) {
+                Ok(_) => Ring::Answered,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ring::Answered,
+                Err(_) => Ring::Unanswered,
+            },
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Ring::Unanswered,
+            Err(_) => Ring::Failed,
+        }
+    }
+}
+
+/// Returns the number of the process's threads and a constant, or 0 if it is unknown.
+fn thread_count() -> u64 {
+    // The folder has a link for each thread. Asking for it opens nothing and costs a tenth of reading /proc/self/status.
+    fs::metadata("/proc/self/task").map_or(0, |folder| folder.nlink())
+}

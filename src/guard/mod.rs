@@ -1,0 +1,125 @@
+//! The guard: protects the server from hostile clients and from tiny_http. Nothing else knows how.
+//!
+//! One thread looks at all connections, tick by tick: [`sockets`] finds them, [`rules`] says which to close, [`closer`]
+//! closes those that the server wants closed. Another rings the [`doorbell`], which may block.
+
+mod closer;
+mod doorbell;
+mod rules;
+mod sockets;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use self::closer::Closer;
+use self::doorbell::Doorbell;
+use self::rules::{Rules, Situation};
+use self::sockets::Sockets;
+use crate::server::{Close, Server, panics};
+
+/// How often all connections are looked at while requests arrive.
+const TICK_BUSY: Duration = Duration::from_millis(25);
+
+/// How often otherwise: looking is most of what an idle server does.
+const TICK_QUIET: Duration = Duration::from_millis(100);
+
+/// The least time between two looks for each open descriptor, so that looking takes a small share of a processor. It is not
+/// measured: under load a look is interrupted, and looks would become rare just when they are needed.
+const TICK_PER_DESCRIPTOR: Duration = Duration::from_micros(50);
+
+/// Descriptors are short if fewer than one in this many is free.
+const DESCRIPTORS_FREE: u64 = 8;
+
+struct Guard {
+    server: Arc<Server>,
+    closes: Receiver<Close>,
+    sockets: Sockets,
+    rules: Rules,
+    closer: Closer,
+    /// The arrivals at the last look.
+    arrivals: u64,
+}
+
+/// Starts to guard `server`, closing the connections in `closes` and those that are idle for `idle_timeout`.
+///
+/// # Errors
+///
+/// Returns the error of the system call.
+pub fn start(server: &Arc<Server>, closes: Receiver<Close>, idle_timeout: Duration) -> io::Result<()> {
+    let guard = Guard {
+        sockets: Sockets::of_port(server.address().port())?,
+        rules: Rules::new(idle_timeout),
+        closer: Closer::default(),
+        closes,
+        server: Arc::clone(server),
+        arrivals: 0,
+    };
+    panics::spawn_vital("guard", move || guard.run())?;
+    let doorbell = Doorbell::of(Arc::clone(server));
+    panics::spawn_vital("doorbell", move || doorbell.run())
+}
+
+impl Guard {
+    fn run(mut self) {
+        let mut tick = TICK_QUIET;
+        loop {
+            if self.receive(Instant::now() + tick).is_err() {
+                return;
+            }
+            tick = self.look();
+        }
+    }
+
+    /// Takes what the server wants closed, until `deadline`.
+    fn receive(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.closes.recv_timeout(left) {
+                Ok(close) => self.closer.take(close),
+                Err(RecvTimeoutError::Timeout) => return Ok(()),
+                Err(disconnected) => return Err(disconnected),
+            }
+            if left.is_zero() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Looks at all connections. Returns how long the next look can wait.
+    fn look(&mut self) -> Duration {
+        let open = sockets::open_descriptors();
+        let limit = sockets::descriptor_limit();
+        let situation = Situation {
+            now: Instant::now(),
+            busy: self.server.busy(),
+            behind: self.server.acceptor().is_behind(),
+            short: self.rules.any_parked() || open > limit - limit / DESCRIPTORS_FREE,
+        };
+        self.server.set_keep_alive(!situation.short);
+        let Guard {
+            server, rules, closer, ..
+        } = self;
+        rules.begin();
+        self.sockets.for_each(|connection| {
+            if closer.close(connection, situation.now) {
+                return;
+            }
+            if let Some(reason) = rules.reason_to_close(connection, &situation) {
+                let unread_body = server.close(connection.peer());
+                connection.close();
+                drop(unread_body);
+                server.closed(reason);
+            }
+        });
+        rules.end();
+        closer.forget_gone(situation.now);
+
+        let arrivals = self.server.arrivals();
+        let busy =
+            std::mem::replace(&mut self.arrivals, arrivals) != arrivals || self.closer.is_closing() || situation.short;
+        let tick = if busy { TICK_BUSY } else { TICK_QUIET };
+        tick.max(TICK_PER_DESCRIPTOR * u32::try_from(open).unwrap_or(u32::MAX))
+    }
+}

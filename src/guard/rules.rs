@@ -1,0 +1,155 @@
+//! The rules by which connections are closed, apart from those that the server wants closed.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::sockets::{Connection, Traffic};
+use crate::metrics::CloseReason;
+
+/// Bytes that a client may send without a response. No honest head is longer, and tiny_http reads heads without a bound.
+const UNANSWERED_MAX: u64 = 64 * 1024;
+
+/// Unread bytes of a connection that floods a dispatcher that is behind: 128 bytes for each request that it may have in flight.
+const FLOOD_UNREAD: usize = 16 * 1024;
+
+/// How long a connection may take to send its first whole request.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a connection may be idle while descriptors are short: long enough for the request of one that was just accepted.
+const SHORT_IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// How long unread bytes must not have changed for their connection to count as parked. The doorbell frees those that it can
+/// within two seconds; the others wait for a thread of an accept loop that has ended, and get one when connections end.
+const PARKED_AFTER: Duration = Duration::from_secs(3);
+
+/// What a look goes by.
+pub(super) struct Situation {
+    pub(super) now: Instant,
+    /// The peers that have requests in flight.
+    pub(super) busy: HashSet<SocketAddr>,
+    /// Whether a dispatcher has not found its queue empty since the last look.
+    pub(super) behind: bool,
+    /// Whether descriptors or threads are short.
+    pub(super) short: bool,
+}
+
+/// What is remembered of a connection from look to look.
+struct Seen {
+    first_at: Instant,
+    /// When it last had a request in flight or was sent something.
+    active_at: Instant,
+    /// At the last look at which something had been sent.
+    traffic: Traffic,
+    unread: usize,
+    /// Since when it has that many unread bytes.
+    unread_since: Instant,
+    /// The look that has seen it last.
+    look: u64,
+}
+
+/// Decides from what connections carry which are closed.
+pub(super) struct Rules {
+    idle_timeout: Duration,
+    seen: HashMap<SocketAddr, Seen>,
+    look: u64,
+    parked: bool,
+    /// Room to count unread bytes in.
+    counted: Vec<u8>,
+}
+
+impl Rules {
+    pub(super) fn new(idle_timeout: Duration) -> Self {
+        Rules {
+            idle_timeout,
+            seen: HashMap::new(),
+            look: 0,
+            parked: false,
+            counted: vec![0; FLOOD_UNREAD],
+        }
+    }
+
+    /// Begins a look.
+    pub(super) fn begin(&mut self) {
+        self.look += 1;
+        self.parked = false;
+    }
+
+    /// Returns why a connection should be closed, if it should.
+    pub(super) fn reason_to_close(&mut self, connection: Connection<'_>, situation: &Situation) -> Option<CloseReason> {
+        let now = situation.now;
+        let traffic = connection.traffic()?;
+        let fresh = || Seen::new(traffic, now);
+        let seen = self.seen.entry(connection.peer()).or_insert_with(fresh);
+        if traffic.sent < seen.traffic.sent || traffic.received < seen.traffic.received {
+            // It is another one from the same port.
+            *seen = fresh();
+        }
+        seen.look = self.look;
+        let busy = situation.busy.contains(&connection.peer());
+        if busy || traffic.sent != seen.traffic.sent {
+            seen.active_at = now;
+        }
+        if traffic.sent != seen.traffic.sent {
+            seen.traffic = traffic;
+        }
+        let unanswered = traffic.received - seen.traffic.received;
+        if unanswered >= UNANSWERED_MAX {
+            return Some(CloseReason::OversizedHead);
+        }
+        // Whatever was received before the last response was read for it.
+        let unread = if unanswered > 0 {
+            connection.unread(&mut self.counted)
+        } else {
+            0
+        };
+        if situation.behind && unread >= FLOOD_UNREAD {
+            return Some(CloseReason::Flood);
+        }
+        if unread != seen.unread {
+            (seen.unread, seen.unread_since) = (unread, now);
+        }
+        if busy {
+            return None;
+        }
+        self.parked |= unread > 0 && unread < FLOOD_UNREAD && seen.unread_since + PARKED_AFTER <= now;
+        let idle_for = now - seen.active_at;
+        if idle_for >= self.idle_timeout {
+            Some(CloseReason::Idle)
+        } else if traffic.sent == 0 && now - seen.first_at >= FIRST_REQUEST_WITHIN {
+            Some(CloseReason::SlowHead)
+        } else if situation.short && unread == 0 && idle_for >= SHORT_IDLE_MAX {
+            Some(CloseReason::Descriptors)
+        } else {
+            None
+        }
+    }
+
+    /// Ends a look: forgets the connections that it has not seen.
+    pub(super) fn end(&mut self) {
+        self.seen.retain(|_, seen| seen.look == self.look);
+    }
+
+    /// Returns whether the last look has seen a parked connection.
+    pub(super) fn any_parked(&self) -> bool {
+        self.parked
+    }
+}
+
+impl Seen {
+    fn new(traffic: Traffic, now: Instant) -> Self {
+        // If nothing was sent yet, all that was received is unanswered.
+        let answered = if traffic.sent == 0 { 0 } else { traffic.received };
+        Seen {
+            first_at: now,
+            active_at: now,
+            traffic: Traffic {
+                received: answered,
+                ..traffic
+            },
+            unread: 0,
+            unread_since: now,
+            look: 0,
+        }
+    }
+}

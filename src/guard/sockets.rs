@@ -1,0 +1,208 @@
+//! The process's own connected sockets, which tiny_http keeps to itself: found by their numbers, known by their peers.
+//!
+//! A number that was found may belong to another socket by the time it is used: tiny_http's threads close sockets at any time, and
+//! the next connection gets the lowest number that is free. So a socket is pinned before anything is done to it: duplicated,
+//! and the duplicate asked for its peer. A pinned socket stays the one that it is.
+//!
+//! Invariants:
+//! - The descriptors of tiny_http are its own to close. Sockets are shut down or emptied here, nothing else.
+//! - All sockets are pinned by the same descriptor, one after the other: looking works while no descriptor is free.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::mem::offset_of;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::{
+    MsgFlags, Shutdown, SockaddrStorage, getpeername, getsockname, getsockopt, recv, shutdown, sockopt,
+};
+use nix::unistd::dup2;
+
+/// Closed numbers in a row after which no further descriptor is looked for, once as many were found as are open. The kernel hands
+/// out the lowest number that is free, so open ones lie close together.
+const GAP: u32 = 64;
+
+/// The same, however many are said to be open. For one to hide behind such a gap, as many must have been open at once.
+const GAP_MAX: u32 = 65_536;
+
+/// Bytes that are discarded at a time.
+const DISCARD_AT_A_TIME: usize = 32 * 1024;
+
+/// How often that is done at most: more than the receive buffer holds.
+const DISCARDS_MAX: u32 = 8;
+
+/// `struct tcp_info` of the kernel (linux/tcp.h) as far as [`SENT`], in words of 64 bits. Linux 4.19 and later fill it.
+type TcpInfoWords = [u64; SENT + 1];
+
+/// The words that count the bytes received and sent.
+const RECEIVED: usize = offset_of!(libc::tcp_info, tcpi_bytes_received) / size_of::<u64>();
+const SENT: usize = offset_of!(libc::tcp_info, tcpi_bytes_sent) / size_of::<u64>();
+
+#[derive(Clone, Copy)]
+struct TcpInfo;
+
+nix::getsockopt_impl!(
+    TcpInfo,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    TcpInfoWords,
+    sockopt::GetStruct<TcpInfoWords>
+);
+
+/// Returns how many descriptors are open.
+pub(super) fn open_descriptors() -> u64 {
+    // Since Linux 6.2 the folder's length says it, and nothing has to be opened.
+    match fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len()) {
+        0 => fs::read_dir("/proc/self/fd").map_or(u64::MAX, |entries| entries.count() as u64),
+        open => open,
+    }
+}
+
+/// Returns how many descriptors may be open.
+pub(super) fn descriptor_limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
+}
+
+/// The way to the connected sockets of one listening port.
+pub(super) struct Sockets {
+    port: u16,
+    /// What sockets are pinned by.
+    pin: OwnedFd,
+    /// The peers that were found in a look: tiny_http has two sockets for each connection.
+    found: HashSet<SocketAddr>,
+}
+
+/// A connection whose socket is pinned.
+#[derive(Clone, Copy)]
+pub(super) struct Connection<'a> {
+    peer: SocketAddr,
+    socket: &'a OwnedFd,
+}
+
+/// How many bytes a connection has carried, as far as the kernel knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) received: u64,
+    pub(super) sent: u64,
+}
+
+impl Sockets {
+    /// # Errors
+    ///
+    /// Returns the error of the system call.
+    pub(super) fn of_port(port: u16) -> io::Result<Sockets> {
+        Ok(Sockets {
+            port,
+            pin: File::open("/dev/null")?.into(),
+            found: HashSet::new(),
+        })
+    }
+
+    /// Calls `visit` for each connection, once. One that comes or goes meanwhile may be missed.
+    pub(super) fn for_each(&mut self, mut visit: impl FnMut(Connection<'_>)) {
+        let limit = RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX);
+        let mut left = open_descriptors();
+        let mut gap = 0;
+        self.found.clear();
+        for fd in 0..limit {
+            let peer = getpeername::<SockaddrStorage>(fd);
+            if peer == Err(Errno::EBADF) {
+                gap += 1;
+                if gap >= GAP_MAX || (gap >= GAP && left == 0) {
+                    break;
+                }
+                continue;
+            }
+            gap = 0;
+            left = left.saturating_sub(1);
+            if let Some(peer) = peer.ok().and_then(|peer| address(&peer))
+                && self.found.insert(peer)
+                && self.pin(fd, peer)
+            {
+                visit(Connection {
+                    peer,
+                    socket: &self.pin,
+                });
+            }
+        }
+        // A socket that belongs to no connection any more must not be kept open.
+        self.unpin();
+    }
+
+    /// Pins the socket that has the number `fd` now. Returns whether it is `peer`'s, on our port.
+    #[allow(unsafe_code)]
+    fn pin(&mut self, fd: RawFd, peer: SocketAddr) -> bool {
+        // SAFETY: the borrowed number is only duplicated, which is sound whatever it stands for: if it is closed, `dup2` fails, and if it
+        // is another's by now, the duplicate's addresses show it. Nothing is done to the number itself.
+        let duplicated = dup2(unsafe { BorrowedFd::borrow_raw(fd) }, &mut self.pin);
+        let pinned = self.pin.as_raw_fd();
+        let has = |found: nix::Result<SockaddrStorage>, test: &dyn Fn(SocketAddr) -> bool| {
+            found.ok().and_then(|found| address(&found)).is_some_and(test)
+        };
+        duplicated.is_ok()
+            && has(getpeername(pinned), &|found| found == peer)
+            && has(getsockname(pinned), &|local| local.port() == self.port)
+    }
+
+    fn unpin(&mut self) {
+        // If no descriptor is free, the last socket stays pinned until the next look.
+        if let Ok(null) = File::open("/dev/null") {
+            self.pin = null.into();
+        }
+    }
+}
+
+impl Connection<'_> {
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Returns what it has carried.
+    pub(super) fn traffic(&self) -> Option<Traffic> {
+        let info = getsockopt(self.socket, TcpInfo).ok()?;
+        Some(Traffic {
+            received: info[RECEIVED],
+            sent: info[SENT],
+        })
+    }
+
+    /// Returns how many bytes it has received that are not read, counted as far as `counted` has room.
+    pub(super) fn unread(&self, counted: &mut [u8]) -> usize {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        // MSG_TRUNC: nothing is copied (tcp(7)).
+        recv(self.socket.as_raw_fd(), counted, flags).unwrap_or(0)
+    }
+
+    /// Lets the client know that nothing more will come.
+    pub(super) fn shut_down_writing(&self) {
+        // It may have ended by itself.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+    }
+
+    /// Discards what is received and not read.
+    pub(super) fn discard_unread(&self) {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        let mut discarded = [0; DISCARD_AT_A_TIME];
+        for _ in 0..DISCARDS_MAX {
+            if !recv(self.socket.as_raw_fd(), &mut discarded, flags).is_ok_and(|len| len > 0) {
+                return;
+            }
+        }
+    }
+
+    /// Closes the connection, so that tiny_http's thread reads its end at once.
+    pub(super) fn close(&self) {
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        self.discard_unread();
+    }
+}
+
+fn address(socket: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = socket.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
+    v4.or_else(|| socket.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
+}

@@ -1,0 +1,73 @@
+//! From SIGTERM to the exit: nothing new is admitted, and everything that was gets its response.
+
+use std::io;
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals as SignalIterator;
+
+use super::panics;
+use super::schedule::Schedule;
+
+/// How long connections are still accepted: those that the kernel had completed before the signal.
+pub(super) const ACCEPT_FOR: Duration = Duration::from_millis(100);
+
+/// How long no request may have arrived before the last one counts as answered: one may be on its way from tiny_http.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// How long what waits at the drain timeout may take to be answered.
+const EXPIRED_MAX: Duration = Duration::from_millis(750);
+
+/// Waits for SIGTERM or SIGINT. A second one, whichever, ends the process at once with 128 and its number.
+///
+/// Register early: a process that is PID 1 ignores a signal that it has no handler for.
+pub struct Signals {
+    signals: SignalIterator,
+}
+
+impl Signals {
+    /// Registers for the signals.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the system call.
+    pub fn register() -> io::Result<Self> {
+        Ok(Signals {
+            signals: SignalIterator::new([SIGTERM, SIGINT])?,
+        })
+    }
+
+    /// Blocks until the first signal.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the system call that starts the thread that waits for the second.
+    pub fn wait(mut self) -> io::Result<()> {
+        self.signals.forever().next();
+        panics::spawn_vital("second-signal", move || {
+            if let Some(signal) = self.signals.forever().next() {
+                process::exit(128 + signal);
+            }
+        })
+    }
+}
+
+/// Blocks until every request is answered; those that still wait at `deadline` are answered early. Returns whether all are.
+pub(super) fn answer_all<T>(schedule: &Schedule<T>, deadline: Instant) -> bool {
+    is_settled(schedule, deadline) || {
+        schedule.expire();
+        is_settled(schedule, Instant::now() + EXPIRED_MAX)
+    }
+}
+
+fn is_settled<T>(schedule: &Schedule<T>, deadline: Instant) -> bool {
+    while schedule.wait_until_all_answered(deadline) {
+        thread::sleep(SETTLE);
+        if schedule.in_flight() == 0 {
+            return true;
+        }
+    }
+    false
+}

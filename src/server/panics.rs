@@ -1,0 +1,81 @@
+//! What a panic does: one in a thread of ours ends the process; one in a thread of tiny_http's ends that thread alone, and is
+//! reported sparingly, since any client can cause one by a reset.
+
+use std::cell::Cell;
+use std::io;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::process;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::diagnostics::report;
+
+/// The exit status after a panic of our own.
+const EXIT_STATUS: i32 = 70;
+
+/// How often panics of connection threads are reported.
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// Whether this thread runs something whose panic means nothing.
+    static EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+#[derive(Default)]
+struct Unreported {
+    count: u64,
+    reported_at: Option<Instant>,
+}
+
+/// Installs the hook that tells the kinds of panic apart.
+pub fn install() {
+    let unreported = Mutex::new(Unreported::default());
+    std::panic::set_hook(Box::new(move |info| {
+        if EXPECTED.get() {
+            return;
+        }
+        // Threads of ours are named; tiny_http's are not.
+        if thread::current().name().is_some() {
+            report(format_args!("a part of the server panicked, which ends it: {info}"));
+            process::exit(EXIT_STATUS);
+        }
+        report_sparingly(&unreported, info);
+    }));
+}
+
+fn report_sparingly(unreported: &Mutex<Unreported>, info: &PanicHookInfo<'_>) {
+    // If another thread holds the lock, its line does for both.
+    let Ok(mut unreported) = unreported.try_lock() else {
+        return;
+    };
+    unreported.count += 1;
+    if unreported.reported_at.is_some_and(|at| at.elapsed() < REPORT_INTERVAL) {
+        return;
+    }
+    unreported.reported_at = Some(Instant::now());
+    let count = std::mem::take(&mut unreported.count);
+    let place = info
+        .location()
+        .map_or_else(|| "an unknown place".to_owned(), ToString::to_string);
+    report(format_args!(
+        "{count} connection threads ended by a panic, the last one at {place}"
+    ));
+}
+
+/// Runs `body`, whose panic means nothing.
+pub(super) fn expected(body: impl FnOnce()) {
+    EXPECTED.set(true);
+    // A panic of something that is dropped leaves nothing behind that could be broken.
+    let _ = catch_unwind(AssertUnwindSafe(body));
+    EXPECTED.set(false);
+}
+
+/// Starts a thread that the server cannot live without. The kernel shows 15 bytes of its name.
+///
+/// # Errors
+///
+/// Returns the error of the system call.
+pub fn spawn_vital(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map(drop)
+}
