@@ -1,26 +1,25 @@
-//! Who records: the list of shards, and the right to write to one of them.
+//! The list of shards, and the right of one thread to write to one of them.
 
-use super::Metrics;
 use super::histogram::Histogram;
 use super::labels::{Labels, SERIES_MAX};
 use super::sync::{AtomicBool, Ordering};
 use super::traceparent::TraceContext;
+use crate::metrics::Metrics;
 use once_cell::race::OnceBox;
 use std::sync::Arc;
 
-/// What one recorder at a time writes to, and every scrape reads.
+/// The histograms that one recorder at a time writes to, and that every scrape reads.
 ///
-/// Shards form a list that only grows, so that it can be walked without a lock. A shard whose recorder is gone
-/// keeps its counts and is given to the next recorder that is asked for: there are never more shards than there
-/// were recorders at once.
-pub(super) struct Shard {
+/// Shards form a list that only grows, so that it can be walked without a lock. A shard whose recorder was dropped keeps
+/// its counts and becomes that of the next recorder: there are never more shards than there were recorders at once.
+pub(crate) struct Shard {
     taken: AtomicBool,
     series: [OnceBox<Histogram>; SERIES_MAX],
     next: OnceBox<Arc<Shard>>,
 }
 
 impl Shard {
-    pub(super) fn new_taken(taken: bool) -> Shard {
+    pub(crate) fn new_taken(taken: bool) -> Shard {
         Shard {
             taken: AtomicBool::new(taken),
             series: std::array::from_fn(|_| OnceBox::new()),
@@ -28,29 +27,29 @@ impl Shard {
         }
     }
 
-    /// The series at that place of the page, if this shard has observed any of it.
+    /// Returns the series at that place, or `None` if this shard has no observation of it.
     #[inline]
-    pub(super) fn series(&self, index: usize) -> Option<&Histogram> {
+    pub(crate) fn series(&self, index: usize) -> Option<&Histogram> {
         self.series[index].get()
     }
 
-    /// This shard and all after it.
-    pub(super) fn list(&self) -> impl Iterator<Item = &Shard> {
+    /// Returns this shard and all after it.
+    pub(crate) fn list(&self) -> impl Iterator<Item = &Shard> {
         std::iter::successors(Some(self), |shard| shard.next.get().map(Arc::as_ref))
     }
 
-    /// Lets go of the shard, for the next writer to take.
-    pub(super) fn release(&self) {
+    /// Releases the shard to the next writer.
+    pub(crate) fn release(&self) {
         // Release: see `take`.
         self.taken.store(false, Ordering::Release);
     }
 
-    /// Takes a shard that no one has, or appends one.
-    pub(super) fn take(first: &Arc<Shard>) -> Arc<Shard> {
+    /// Takes a free shard, or appends one to the list.
+    pub(crate) fn take(first: &Arc<Shard>) -> Arc<Shard> {
         let mut shard = first;
         loop {
-            // Acquire: the new writer continues from all that the last one wrote before it let go. The load
-            // first spares those in use a cache line that bounces.
+            // Acquire: the new writer continues from all that the last one wrote before its release. The load
+            // comes first so that the cache line of a shard in use does not bounce.
             if !shard.taken.load(Ordering::Relaxed)
                 && shard
                     .taken
@@ -66,7 +65,7 @@ impl Shard {
                     if shard.next.set(Box::new(Arc::clone(&new))).is_ok() {
                         return new;
                     }
-                    // Another thread appended first. Ours was never seen; go on along the list.
+                    // Another thread appended first. Nobody has seen ours; continue along the list.
                     continue;
                 }
             };
@@ -76,23 +75,23 @@ impl Shard {
 
 /// The right of one thread to record observations.
 ///
-/// Not `Clone`, and [`record`](Recorder::record) takes `&mut self`: each shard has one writer at a time, which is
-/// what the histogram's algorithm rests on. Made by [`Metrics::recorder`]; what was recorded outlives it.
+/// It is not `Clone`, and [`record`](Recorder::record) takes `&mut self`: each shard has one writer at a time, as the
+/// histogram's algorithm requires. Made by [`Metrics::recorder`]. What was recorded outlives it.
 pub struct Recorder {
     metrics: Arc<Metrics>,
     shard: Arc<Shard>,
 }
 
 impl Recorder {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Recorder {
-        let shard = Shard::take(metrics.shards());
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Recorder {
+        let shard = Shard::take(&metrics.shards);
         Recorder { metrics, shard }
     }
 
-    /// Adds a request that took that long to its series, as the request of `trace` if that is known.
+    /// Adds a request that took that long to its series, with its trace if it is known.
     ///
-    /// Wait-free, and without allocation but for the first observation of a series by this recorder's shard.
-    // Always: it is some sixty instructions, and the call would add a quarter. What is rare is not inlined.
+    /// Wait-free, and without allocation except for the first observation of a series by this recorder's shard.
+    // Always: it is some sixty instructions, and a call would add a quarter. What is rare is not inlined.
     #[inline(always)]
     pub fn record(&mut self, labels: Labels, duration_ns: u64, trace: Option<TraceContext>) {
         let bucket = self.metrics.buckets.of(duration_ns);
@@ -101,12 +100,17 @@ impl Recorder {
             Some(series) => series,
             None => self.create(index),
         };
-        series.observe(bucket, duration_ns, self.metrics.scrape(), trace);
+        series.observe(
+            bucket,
+            duration_ns,
+            self.metrics.next_scrape.0.load(Ordering::Relaxed),
+            trace,
+        );
     }
 
     #[cold]
     fn create(&self, index: usize) -> &Histogram {
-        self.metrics.mark_created(index);
+        self.metrics.create(index);
         let buckets = self.metrics.buckets.count();
         self.shard.series[index].get_or_init(|| Box::new(Histogram::new(buckets)))
     }
@@ -115,11 +119,5 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.shard.release();
-    }
-}
-
-impl std::fmt::Debug for Recorder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Recorder").finish_non_exhaustive()
     }
 }
