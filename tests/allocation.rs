@@ -3,7 +3,7 @@
 use std::alloc::System;
 use std::sync::Arc;
 
-use httpserver::metrics::{Bounds, Format, Labels, Method, Metrics, Path, Status, TraceContext};
+use httpserver::metrics::{Config, Format, Labels, Method, Metrics, Path, Status, TraceContext};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -22,7 +22,7 @@ fn allocations(mut call: impl FnMut()) -> usize {
 
 #[test]
 fn neither_recording_nor_rendering_allocates_once_warm() {
-    let metrics = Arc::new(Metrics::new(Bounds::default()));
+    let metrics = Arc::new(Metrics::new(Config::default()));
     let mut recorder = metrics.recorder();
     let labels = Labels {
         method: Method::Get,

@@ -7,12 +7,19 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use httpserver::metrics::{Bounds, Format, Labels, Method, Metrics, Path, Status, TraceContext};
+use httpserver::metrics::{Bounds, CloseReason, Config, Format, Labels, Method, Metrics, Path, Status, TraceContext};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// Requests in flight, as the server reports them.
 const IN_FLIGHT: usize = 7;
+
+fn config(bounds: Bounds) -> Config {
+    Config {
+        bounds,
+        ..Config::default()
+    }
+}
 
 fn is_openmetrics(format: Format) -> bool {
     format.content_type().starts_with("application/openmetrics-text")
@@ -52,8 +59,9 @@ fn observations(bounds: &Bounds) -> Vec<Observation> {
         .chain(anywhere)
         .map(|duration_ns| {
             let trace = random.bool().then(|| {
+                let flags = random.u8(..2);
                 let (trace_id, span_id) = (random.u128(1..), random.u64(1..));
-                TraceContext::parse(&format!("00-{trace_id:032x}-{span_id:016x}-01")).unwrap()
+                TraceContext::parse(&format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}")).unwrap()
             });
             (series[random.usize(..series.len())], duration_ns, trace)
         })
@@ -142,9 +150,11 @@ fn the_official_parsers_agree_with_what_was_observed_in_every_format() {
         "0.00012345,0.001,9.999999999,100000".parse().unwrap(),
         "1".parse().unwrap(),
     ] {
-        let metrics = Arc::new(Metrics::new(bounds.clone()));
+        let metrics = Arc::new(Metrics::new(config(bounds.clone())));
         let observations = observations(&bounds);
         record(&metrics, &observations);
+        metrics.connection_closed(CloseReason::Idle);
+        metrics.connection_closed(CloseReason::Idle);
         let pages: Vec<_> = Format::ALL
             .iter()
             .map(|&format| (format, page(&metrics, format)))
@@ -198,7 +208,12 @@ fn check_durations(page: &Value, format: Format, bounds: &Bounds, observations: 
                     let exemplar = &sample.exemplar;
                     assert_eq!(exemplar["labels"]["api"], sample.labels["path"]);
                     assert!((now - exemplar["timestamp"].as_f64().unwrap()).abs() < 60.0);
+                    // A sampled trace, if there is one. The ids of others never appear.
+                    let sampled = |(_, _, trace): &&Observation| trace.is_some_and(TraceContext::is_sampled);
+                    let any_sampled = in_bucket.clone().any(|observation| sampled(&observation));
+                    assert_eq!(exemplar["labels"].get("trace_id").is_some(), any_sampled);
                     let shown = in_bucket.any(|(_, duration_ns, trace)| {
+                        let trace = trace.filter(|trace| trace.is_sampled());
                         let trace_id = trace.map(|trace| Value::from(format!("{:032x}", trace.trace_id())));
                         let span_id = trace.map(|trace| Value::from(format!("{:016x}", trace.span_id())));
                         exemplar["value"].as_f64() == Some(*duration_ns as f64 / 1e9)
@@ -217,7 +232,8 @@ fn check_durations(page: &Value, format: Format, bounds: &Bounds, observations: 
             other => panic!("a sample {other}"),
         }
     }
-    let series = 4;
+    // Those observed, and of those that exist from the start two that were not.
+    let series = 4 + 2;
     let expected = [
         ("_bucket", series * (bounds.upper_ns().len() + 1)),
         ("_count", series),
@@ -235,6 +251,9 @@ fn check_singles(page: &Value, format: Format) {
     let openmetrics = is_openmetrics(format);
     for (name, kind, unit) in [
         ("http_requests_in_flight", "gauge", ""),
+        ("httpserver_max_in_flight", "gauge", ""),
+        ("httpserver_delay_quantile_seconds", "gauge", "seconds"),
+        ("httpserver_connections_closed", "counter", ""),
         ("httpserver_start_time_seconds", "gauge", "seconds"),
         ("process_cpu_seconds", "counter", "seconds"),
         ("process_resident_memory_bytes", "gauge", "bytes"),
@@ -249,6 +268,23 @@ fn check_singles(page: &Value, format: Format) {
         assert!(!page[name]["help"].as_str().unwrap().is_empty());
     }
     assert_eq!(samples(page, "http_requests_in_flight")[0].value, IN_FLIGHT as f64);
+    assert_eq!(samples(page, "httpserver_max_in_flight")[0].value, 10_000.0);
+    let delays: Vec<_> = samples(page, "httpserver_delay_quantile_seconds")
+        .into_iter()
+        .map(|sample| (sample.labels["q"].clone(), sample.value))
+        .collect();
+    assert_eq!(
+        delays,
+        [("0.5", 1.0), ("0.9", 1.8), ("0.99", 1.98)].map(|(q, delay)| (q.to_owned(), delay))
+    );
+    for (sample, reason) in samples(page, "httpserver_connections_closed")
+        .iter()
+        .zip(CloseReason::ALL)
+    {
+        assert_eq!(sample.name, "httpserver_connections_closed_total");
+        assert_eq!(sample.labels["reason"], reason.as_str());
+        assert_eq!(sample.value, if reason == CloseReason::Idle { 2.0 } else { 0.0 });
+    }
     let cpu = samples(page, "process_cpu_seconds");
     assert_eq!(cpu[0].name, "process_cpu_seconds_total");
     assert_eq!(cpu.len(), 1);
@@ -290,7 +326,7 @@ proptest! {
         bounds in proptest::sample::select(vec!["1", "linear:0.25,0.25,8", "exponential:0.000000001,2,40"]),
         format in proptest::sample::select(&Format::ALL[..]),
     ) {
-        let metrics = Arc::new(Metrics::new(bounds.parse().unwrap()));
+        let metrics = Arc::new(Metrics::new(config(bounds.parse().unwrap())));
         let mut recorders = [metrics.recorder(), metrics.recorder(), metrics.recorder()];
         for &(labels, duration_ns, recorder) in &observed {
             recorders[recorder].record(labels, duration_ns, None);

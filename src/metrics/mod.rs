@@ -9,28 +9,55 @@ mod process;
 mod record;
 
 pub use expose::Format;
-pub use record::{BOUND_MAX_NS, BOUNDS_MAX, Bounds, BoundsError, Labels, Method, Path, Recorder, Status, TraceContext};
+pub use record::{
+    BOUND_MAX_NS, BOUNDS_MAX, Bounds, BoundsError, CloseReason, Labels, Method, Path, Recorder, Status, TraceContext,
+};
 
 use expose::State;
 pub(crate) use process::Process;
 use process::Usage;
 use record::{AtomicU64, Buckets, Ordering, SERIES_MAX, Shard, Snapshot, unix_time_ms};
 use std::sync::Arc;
+use std::time::Duration;
 
-/// The series that exists before anything is observed, so that a rate over it can start from 0.
-const MAIN_SERIES: Labels = Labels {
-    method: Method::Get,
-    path: Path::Root,
-    status: Status::OK,
-};
+/// The statuses of the series `GET`, `/` that exist from the start. A rate needs a value before the first event, and alerts
+/// and dashboards need the rates of these.
+const STATUSES_FROM_THE_START: [Status; 3] = [Status::OK, Status::INTERNAL_SERVER_ERROR, Status::SERVICE_UNAVAILABLE];
+
+/// What metrics are made of that never changes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The bounds of the histogram.
+    pub bounds: Bounds,
+    /// The gauge `httpserver_max_in_flight`.
+    pub max_in_flight: usize,
+    /// The gauges `httpserver_delay_quantile_seconds`: the quantiles [`DELAY_QUANTILES`] of the configured delay.
+    pub delay_quantiles: [Duration; DELAY_QUANTILES.len()],
+}
+
+impl Default for Config {
+    /// Twelve bounds, 10,000 requests in flight, and the quantiles of 0 to 2 seconds.
+    fn default() -> Config {
+        Config {
+            bounds: Bounds::default(),
+            max_in_flight: 10_000,
+            delay_quantiles: DELAY_QUANTILES.map(|q| Duration::from_secs(2).mul_f64(q)),
+        }
+    }
+}
+
+/// The quantiles of the configured delay that are exposed.
+pub const DELAY_QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
 /// All metrics of the process.
 pub struct Metrics {
-    bounds: Bounds,
+    config: Config,
     buckets: Buckets,
     process: Process,
     /// When each series was first observed, in Unix milliseconds; 0 before.
     created_ms: [AtomicU64; SERIES_MAX],
+    /// Closed connections by reason.
+    closed: [AtomicU64; CloseReason::ALL.len()],
     shards: Arc<Shard>,
     next_scrape: NextScrape,
 }
@@ -41,17 +68,21 @@ pub struct Metrics {
 struct NextScrape(AtomicU64);
 
 impl Metrics {
-    /// Returns metrics without observations. Only the series `GET`, `/`, `200` exists.
-    pub fn new(bounds: Bounds) -> Metrics {
+    /// Returns metrics without observations.
+    pub fn new(config: Config) -> Metrics {
         let metrics = Metrics {
-            buckets: Buckets::new(&bounds),
-            bounds,
+            buckets: Buckets::new(&config.bounds),
+            config,
             process: Process::new(),
             created_ms: std::array::from_fn(|_| AtomicU64::new(0)),
+            closed: std::array::from_fn(|_| AtomicU64::new(0)),
             shards: Arc::new(Shard::new_taken(false)),
             next_scrape: NextScrape(AtomicU64::new(1)),
         };
-        metrics.create(MAIN_SERIES.index());
+        for status in STATUSES_FROM_THE_START {
+            let (method, path) = (Method::Get, Path::Root);
+            metrics.create(Labels { method, path, status }.index());
+        }
         metrics
     }
 
@@ -60,9 +91,9 @@ impl Metrics {
         Recorder::new(Arc::clone(self))
     }
 
-    /// The bounds of the histogram.
-    pub fn bounds(&self) -> &Bounds {
-        &self.bounds
+    /// Counts a connection that the server closed: `httpserver_connections_closed_total`.
+    pub fn connection_closed(&self, reason: CloseReason) {
+        self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Appends the whole exposition to `out`. Its Content-Type is that of the format.
@@ -125,7 +156,11 @@ impl Metrics {
 mod tests {
     use super::*;
 
-    const ROOT_OK: Labels = MAIN_SERIES;
+    const ROOT_OK: Labels = Labels {
+        method: Method::Get,
+        path: Path::Root,
+        status: Status::OK,
+    };
     const UI_MISSING: Labels = Labels {
         method: Method::Head,
         path: Path::Ui,
@@ -133,7 +168,11 @@ mod tests {
     };
 
     fn metrics(bounds: &str) -> Arc<Metrics> {
-        Arc::new(Metrics::new(bounds.parse().unwrap()))
+        let bounds = bounds.parse().unwrap();
+        Arc::new(Metrics::new(Config {
+            bounds,
+            ..Config::default()
+        }))
     }
 
     fn exposition(metrics: &Metrics, format: Format) -> String {
@@ -142,7 +181,7 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Returns the lines that do not depend on this process and the time.
+    /// Returns the lines of `http_*` and `httpserver_*` that do not depend on this process and the time.
     fn steady(exposition: &str) -> Vec<&str> {
         let varies = |line: &&str| line.contains("process_") || line.starts_with("httpserver_start_time_seconds ");
         exposition.lines().filter(|line| !varies(line)).collect()
@@ -155,38 +194,62 @@ mod tests {
         recorder.record(ROOT_OK, 100_000_000, None);
         recorder.record(ROOT_OK, 100_000_001, None);
         recorder.record(UI_MISSING, 5_000_000_000, None);
-        assert_eq!(
-            steady(&exposition(&metrics, Format::Text004)),
-            [
-                "# HELP http_request_duration_seconds A histogram of the HTTP request durations in seconds.",
-                "# TYPE http_request_duration_seconds histogram",
-                r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="0.1"} 1"#,
-                r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="1"} 2"#,
-                r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="+Inf"} 2"#,
-                r#"http_request_duration_seconds_sum{method="GET",path="/",status="200"} 0.200000001"#,
-                r#"http_request_duration_seconds_count{method="GET",path="/",status="200"} 2"#,
-                r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="0.1"} 0"#,
-                r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="1"} 0"#,
-                r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="+Inf"} 1"#,
-                r#"http_request_duration_seconds_sum{method="HEAD",path="/ui",status="404"} 5"#,
-                r#"http_request_duration_seconds_count{method="HEAD",path="/ui",status="404"} 1"#,
-                "# HELP http_requests_in_flight HTTP requests received and not yet responded to.",
-                "# TYPE http_requests_in_flight gauge",
-                "http_requests_in_flight 1",
-                "# HELP httpserver_build_info The version of the running server.",
-                "# TYPE httpserver_build_info gauge",
-                concat!("httpserver_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-                "# HELP httpserver_start_time_seconds When the process started, in Unix time as of then; it never changes.",
-                "# TYPE httpserver_start_time_seconds gauge",
-            ]
-        );
+        metrics.connection_closed(CloseReason::Flood);
+        let expected = [
+            "# HELP http_request_duration_seconds A histogram of the HTTP request durations in seconds.",
+            "# TYPE http_request_duration_seconds histogram",
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="0.1"} 1"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="1"} 2"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="+Inf"} 2"#,
+            r#"http_request_duration_seconds_sum{method="GET",path="/",status="200"} 0.200000001"#,
+            r#"http_request_duration_seconds_count{method="GET",path="/",status="200"} 2"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="500",le="0.1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="500",le="1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="500",le="+Inf"} 0"#,
+            r#"http_request_duration_seconds_sum{method="GET",path="/",status="500"} 0"#,
+            r#"http_request_duration_seconds_count{method="GET",path="/",status="500"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="503",le="0.1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="503",le="1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="503",le="+Inf"} 0"#,
+            r#"http_request_duration_seconds_sum{method="GET",path="/",status="503"} 0"#,
+            r#"http_request_duration_seconds_count{method="GET",path="/",status="503"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="0.1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="+Inf"} 1"#,
+            r#"http_request_duration_seconds_sum{method="HEAD",path="/ui",status="404"} 5"#,
+            r#"http_request_duration_seconds_count{method="HEAD",path="/ui",status="404"} 1"#,
+            "# HELP http_requests_in_flight HTTP requests received and not yet responded to.",
+            "# TYPE http_requests_in_flight gauge",
+            "http_requests_in_flight 1",
+            "# HELP httpserver_max_in_flight The largest number of HTTP requests in flight; more get a 503.",
+            "# TYPE httpserver_max_in_flight gauge",
+            "httpserver_max_in_flight 10000",
+            "# HELP httpserver_connections_closed_total Connections that the server closed, by reason.",
+            "# TYPE httpserver_connections_closed_total counter",
+            r#"httpserver_connections_closed_total{reason="idle"} 0"#,
+            r#"httpserver_connections_closed_total{reason="slow_head"} 0"#,
+            r#"httpserver_connections_closed_total{reason="oversized_head"} 0"#,
+            r#"httpserver_connections_closed_total{reason="flood"} 1"#,
+            r#"httpserver_connections_closed_total{reason="descriptors"} 0"#,
+            r#"httpserver_connections_closed_total{reason="refused_body"} 0"#,
+            "# HELP httpserver_delay_quantile_seconds Quantiles of the configured delay of GET / with status 200.",
+            "# TYPE httpserver_delay_quantile_seconds gauge",
+            r#"httpserver_delay_quantile_seconds{q="0.5"} 1"#,
+            r#"httpserver_delay_quantile_seconds{q="0.9"} 1.8"#,
+            r#"httpserver_delay_quantile_seconds{q="0.99"} 1.98"#,
+            "# HELP httpserver_build_info The version of the running server.",
+            "# TYPE httpserver_build_info gauge",
+            concat!("httpserver_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "# HELP httpserver_start_time_seconds When the process started, in Unix time as of then; it never changes.",
+            "# TYPE httpserver_start_time_seconds gauge",
+        ];
+        assert_eq!(steady(&exposition(&metrics, Format::Text004)), expected);
     }
 
     #[test]
-    fn the_openmetrics_exposition_has_each_line_in_its_place() {
+    fn openmetrics_has_its_own_metadata_bounds_exemplars_and_end() {
         let metrics = metrics("0.1,1");
-        let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-        metrics.recorder().record(ROOT_OK, 1_500_000_000, trace);
+        metrics.recorder().record(ROOT_OK, 1_500_000_000, trace(true));
         let exposition = exposition(&metrics, Format::OpenMetrics100);
         let lines = steady(&exposition);
         assert_eq!(
@@ -204,32 +267,65 @@ mod tests {
             r##"# {api="/",trace_id="4bf92f3577b34da6a3ce929d0e0e4736",span_id="00f067aa0ba902b7"} 1.5 "##,
         );
         assert!(lines[5].starts_with(with_exemplar), "{}", lines[5]);
-        assert_eq!(
-            lines[6..],
-            [
-                r#"http_request_duration_seconds_sum{method="GET",path="/",status="200"} 1.5"#,
-                r#"http_request_duration_seconds_count{method="GET",path="/",status="200"} 1"#,
-                "# TYPE http_requests_in_flight gauge",
-                "# HELP http_requests_in_flight HTTP requests received and not yet responded to.",
-                "http_requests_in_flight 1",
-                "# TYPE httpserver_build info",
-                "# HELP httpserver_build The version of the running server.",
-                concat!("httpserver_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-                "# TYPE httpserver_start_time_seconds gauge",
-                "# UNIT httpserver_start_time_seconds seconds",
-                "# HELP httpserver_start_time_seconds When the process started, in Unix time as of then; it never changes.",
-                "# EOF",
-            ]
-        );
+        for line in [
+            "# TYPE httpserver_connections_closed counter",
+            "# TYPE httpserver_build info",
+            "# UNIT httpserver_start_time_seconds seconds",
+        ] {
+            assert!(lines.contains(&line), "{line}");
+        }
+        assert_eq!(lines.last(), Some(&"# EOF"));
+        assert!(!exposition.contains("_created"));
+    }
+
+    fn trace(is_sampled: bool) -> Option<TraceContext> {
+        let flags = u8::from(is_sampled);
+        TraceContext::parse(&format!(
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags:02x}"
+        ))
     }
 
     #[test]
-    fn the_main_series_exists_before_anything_is_observed() {
+    fn a_trace_that_is_not_sampled_never_appears() {
+        let metrics = metrics("1");
+        let exemplar = |is_sampled| {
+            metrics.recorder().record(ROOT_OK, 500_000_000, trace(is_sampled));
+            exposition(&metrics, Format::OpenMetrics100)
+        };
+        let untraced = exemplar(false);
+        assert!(untraced.contains(r##"# {api="/"} 0.5 "##) && !untraced.contains("trace_id"));
+        let traced = r##"# {api="/",trace_id="4bf92f3577b34da6a3ce929d0e0e4736",span_id="00f067aa0ba902b7"} 0.5 "##;
+        assert!(exemplar(true).contains(traced));
+        // Across scrapes, whatever is observed meanwhile.
+        assert!(exemplar(false).contains(traced));
+        assert!(exemplar(false).contains(traced));
+    }
+
+    #[test]
+    fn of_all_recorders_the_latest_sampled_trace_is_the_exemplar() {
+        let metrics = metrics("1");
+        let mut recorders = [metrics.recorder(), metrics.recorder(), metrics.recorder()];
+        let shown = |id: u64| exposition(&metrics, Format::OpenMetrics100).contains(&format!("trace_id=\"{id:032x}\""));
+        for id in 1..=9 {
+            let recorder = id as usize % 3;
+            let trace = TraceContext::parse(&format!("00-{id:032x}-{id:016x}-01"));
+            recorders[recorder].record(ROOT_OK, 1, trace);
+            assert!(shown(id));
+            std::thread::sleep(Duration::from_millis(2));
+            recorders[(recorder + 1) % 3].record(ROOT_OK, 2, None);
+            assert!(shown(id) && shown(id));
+        }
+    }
+
+    #[test]
+    fn the_series_of_alerts_exist_before_anything_is_observed() {
         let exposition = exposition(&metrics("1"), Format::Text004);
-        assert!(
-            exposition.contains("http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"} 0\n")
-        );
-        assert_eq!(exposition.matches("_count{").count(), 1);
+        for status in ["200", "500", "503"] {
+            let line =
+                format!("http_request_duration_seconds_count{{method=\"GET\",path=\"/\",status=\"{status}\"}} 0\n");
+            assert!(exposition.contains(&line));
+        }
+        assert_eq!(exposition.matches("_count{").count(), 3);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The metric families, each described once for all formats. To add one, add it here.
 
 use super::{Label, State, decimal};
+use crate::metrics::record::{CloseReason, Ordering};
 
 /// A metric family.
 pub(super) struct Family {
@@ -74,7 +75,7 @@ impl Value {
 }
 
 /// All families, in the order of the exposition. The first one is the histogram.
-pub(super) static FAMILIES: [Family; 11] = [
+pub(super) static FAMILIES: [Family; 14] = [
     Family {
         name: "http_request_duration_seconds",
         kind: Kind::Histogram,
@@ -86,6 +87,37 @@ pub(super) static FAMILIES: [Family; 11] = [
         kind: Kind::Gauge,
         help: "HTTP requests received and not yet responded to.",
         samples: Samples::One(|state| Some(Value::Integer(state.in_flight as u64))),
+    },
+    Family {
+        name: "httpserver_max_in_flight",
+        kind: Kind::Gauge,
+        help: "The largest number of HTTP requests in flight; more get a 503.",
+        samples: Samples::One(|state| Some(Value::Integer(state.metrics.config.max_in_flight as u64))),
+    },
+    Family {
+        name: "httpserver_connections_closed_total",
+        kind: Kind::Counter,
+        help: "Connections that the server closed, by reason.",
+        samples: Samples::Each(|state, sample| {
+            for reason in CloseReason::ALL {
+                let closed = state.metrics.closed[reason as usize].load(Ordering::Relaxed);
+                sample(("reason", reason.as_str()), Value::Integer(closed));
+            }
+        }),
+    },
+    Family {
+        name: "httpserver_delay_quantile_seconds",
+        kind: Kind::Gauge,
+        help: "Quantiles of the configured delay of GET / with status 200.",
+        samples: Samples::Each(|state, sample| {
+            for (q, delay) in ["0.5", "0.9", "0.99"]
+                .into_iter()
+                .zip(state.metrics.config.delay_quantiles)
+            {
+                // A delay is at most an hour.
+                sample(("q", q), Value::Nanoseconds(delay.as_nanos() as u64));
+            }
+        }),
     },
     Family {
         name: "httpserver_build_info",
@@ -152,6 +184,14 @@ mod tests {
         for family in &FAMILIES {
             assert!(family.name.ends_with(family.kind.suffix()), "{}", family.name);
         }
+    }
+
+    #[test]
+    fn the_values_of_the_label_q_are_the_quantiles() {
+        assert_eq!(
+            ["0.5", "0.9", "0.99"].map(|q| q.parse::<f64>().unwrap()),
+            crate::metrics::DELAY_QUANTILES
+        );
     }
 
     #[test]

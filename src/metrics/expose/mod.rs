@@ -26,7 +26,7 @@ pub(super) struct State<'a> {
 
 impl State<'_> {
     fn lines<'a>(&'a self, dialect: &'static Dialect, out: &'a mut Vec<u8>) -> Lines<'a> {
-        let bounds = self.metrics.bounds();
+        let bounds = &self.metrics.config.bounds;
         Lines { dialect, bounds, out }
     }
 }

@@ -82,7 +82,7 @@ impl ExemplarSlot {
                 return Some(Exemplar {
                     duration_ns,
                     timestamp_ms,
-                    trace: TraceContext::new(trace_id, span_id),
+                    trace: TraceContext::sampled(trace_id, span_id),
                 });
             }
             number = now;
@@ -101,8 +101,8 @@ mod tests {
         assert_eq!(slot.read(), None);
         for trace in [
             None,
-            TraceContext::new(u128::MAX - 1, 7),
-            TraceContext::new(1, u64::MAX),
+            TraceContext::sampled(u128::MAX - 1, 7),
+            TraceContext::sampled(1, u64::MAX),
         ] {
             let exemplar = Exemplar {
                 duration_ns: 10,
@@ -119,7 +119,7 @@ mod tests {
         let whole = |id: u64| Exemplar {
             duration_ns: id,
             timestamp_ms: id,
-            trace: TraceContext::new(u128::from(id) << 64 | u128::from(id), id),
+            trace: TraceContext::sampled(u128::from(id) << 64 | u128::from(id), id),
         };
         let slot = ExemplarSlot::default();
         slot.write(whole(1));

@@ -284,7 +284,7 @@ mod tests {
     }
 
     fn trace(id: u64) -> Option<TraceContext> {
-        TraceContext::new(u128::from(id), id)
+        TraceContext::sampled(u128::from(id), id)
     }
 
     #[test]

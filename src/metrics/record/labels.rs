@@ -1,4 +1,4 @@
-//! The label values of `http_request_duration_seconds`, as closed sets.
+//! The label values, as closed sets.
 //!
 //! A series is addressed by its place in the product of the three sets. Nothing that a client sends adds to them, so
 //! the number of series has a limit that is known at compile time, and with it the exposition and the memory.
@@ -168,6 +168,47 @@ impl Labels {
             ("path", self.path.as_str()),
             ("status", self.status.as_str()),
         ]
+    }
+}
+
+/// Why the server closed a connection: the label `reason` of `httpserver_connections_closed_total`.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum CloseReason {
+    /// Nothing in flight and nothing sent for the idle timeout.
+    Idle,
+    /// No whole request in time.
+    SlowHead,
+    /// A head that is too large.
+    OversizedHead,
+    /// Requests sent faster than they can be parsed.
+    Flood,
+    /// Idle while descriptors were short.
+    Descriptors,
+    /// After the response to a request whose body is not read.
+    RefusedBody,
+}
+
+impl CloseReason {
+    /// All values, in the order of the exposition.
+    pub const ALL: [CloseReason; 6] = [
+        CloseReason::Idle,
+        CloseReason::SlowHead,
+        CloseReason::OversizedHead,
+        CloseReason::Flood,
+        CloseReason::Descriptors,
+        CloseReason::RefusedBody,
+    ];
+
+    /// The label's value.
+    pub const fn as_str(self) -> &'static str {
+        [
+            "idle",
+            "slow_head",
+            "oversized_head",
+            "flood",
+            "descriptors",
+            "refused_body",
+        ][self as usize]
     }
 }
 

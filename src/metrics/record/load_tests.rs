@@ -1,7 +1,7 @@
 //! Threads that record millions of observations while others render.
 
 use super::{Bounds, Labels, Method, Path, Status, TraceContext};
-use crate::metrics::Metrics;
+use crate::metrics::{Config, Metrics};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,6 +23,14 @@ const EXEMPLARS: u64 = 100_000;
 /// Durations in whole seconds, each in a bucket of its own: the sum follows from the buckets.
 const BUCKETS: u64 = 4;
 
+fn metrics() -> Arc<Metrics> {
+    let bounds = "linear:1,1,4".parse::<Bounds>().unwrap();
+    Arc::new(Metrics::new(Config {
+        bounds,
+        ..Config::default()
+    }))
+}
+
 fn duration_ns(observation: u64) -> u64 {
     (1 + observation % BUCKETS) * 1_000_000_000
 }
@@ -36,7 +44,7 @@ fn read(metrics: &Metrics, out: &mut Vec<u8>) -> (Vec<u64>, u64, u64) {
     let lines = |part: &str| {
         let start = format!("http_request_duration_seconds_{part}{{");
         text.lines()
-            .filter(move |line| line.starts_with(&start))
+            .filter(move |line| line.starts_with(&start) && line.contains("status=\"200\""))
             .map(value)
             .collect::<Vec<_>>()
     };
@@ -45,7 +53,7 @@ fn read(metrics: &Metrics, out: &mut Vec<u8>) -> (Vec<u64>, u64, u64) {
 
 #[test]
 fn expositions_under_load_are_consistent_and_never_go_back_and_the_last_is_complete() {
-    let metrics = Arc::new(Metrics::new("linear:1,1,4".parse::<Bounds>().unwrap()));
+    let metrics = metrics();
     // Raised before an observation and after it: a count is between the two.
     let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
     let expositions = AtomicU64::new(0);
@@ -115,7 +123,7 @@ fn expositions_under_load_are_consistent_and_never_go_back_and_the_last_is_compl
 
 #[test]
 fn exemplars_under_load_are_whole() {
-    let metrics = Arc::new(Metrics::new("linear:1,1,4".parse::<Bounds>().unwrap()));
+    let metrics = metrics();
     std::thread::scope(|scope| {
         let reader = Arc::new(scope.spawn(|| {
             let mut shown = 0;

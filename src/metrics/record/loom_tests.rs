@@ -20,7 +20,7 @@ fn duration_ns(n: u64) -> u64 {
 
 /// All parts of an exemplar derive from one number, so that a torn one shows.
 fn trace(duration_ns: u64) -> Option<TraceContext> {
-    TraceContext::new(u128::from(duration_ns) << 64 | u128::from(duration_ns), duration_ns)
+    TraceContext::sampled(u128::from(duration_ns) << 64 | u128::from(duration_ns), duration_ns)
 }
 
 fn observe(histogram: &Histogram, n: u64) {

@@ -14,7 +14,7 @@ mod sync;
 mod traceparent;
 
 pub use bounds::{BOUND_MAX_NS, BOUNDS_MAX, Bounds, BoundsError};
-pub use labels::{Labels, Method, Path, Status};
+pub use labels::{CloseReason, Labels, Method, Path, Status};
 pub use recorder::Recorder;
 pub use traceparent::TraceContext;
 

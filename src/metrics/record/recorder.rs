@@ -88,7 +88,10 @@ impl Recorder {
         Recorder { metrics, shard }
     }
 
-    /// Adds a request that took that long to its series, with its trace if it is known.
+    /// Adds a request that took that long to its series.
+    ///
+    /// If `trace` is sampled, it becomes the exemplar of its bucket and stays until the next sampled one. The ids of one
+    /// that is not sampled never appear: whoever follows them would find nothing.
     ///
     /// Wait-free, and without allocation except for the first observation of a series by this recorder's shard.
     // Always: it is some sixty instructions, and a call would add a quarter. What is rare is not inlined.
@@ -96,6 +99,7 @@ impl Recorder {
     pub fn record(&mut self, labels: Labels, duration_ns: u64, trace: Option<TraceContext>) {
         let bucket = self.metrics.buckets.of(duration_ns);
         let index = labels.index();
+        let trace = trace.filter(|trace| trace.is_sampled());
         let series = match self.shard.series(index) {
             Some(series) => series,
             None => self.create(index),

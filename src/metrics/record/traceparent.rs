@@ -5,6 +5,7 @@
 pub struct TraceContext {
     trace_id: u128,
     span_id: u64,
+    is_sampled: bool,
 }
 
 impl TraceContext {
@@ -31,18 +32,29 @@ impl TraceContext {
         let version = lower_hex(&fields[..2])?;
         let trace_id = lower_hex(&fields[3..35])?;
         let span_id = lower_hex(&fields[36..52])? as u64;
-        lower_hex(&fields[53..55])?;
+        let flags = lower_hex(&fields[53..55])?;
         let rest_is_allowed = match version {
             0x00 => rest.is_empty(),
             0xff => false,
             _ => rest.first().is_none_or(|&byte| byte == b'-'),
         };
-        (rest_is_allowed && trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id })
+        let context = TraceContext::sampled(trace_id, span_id).filter(|_| rest_is_allowed)?;
+        let is_sampled = flags & 1 == 1;
+        Some(TraceContext { is_sampled, ..context })
     }
 
-    /// Returns the context with these ids, or `None` if one of them is zero.
-    pub(crate) fn new(trace_id: u128, span_id: u64) -> Option<TraceContext> {
-        (trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id })
+    /// Returns the sampled context with these ids, or `None` if one of them is zero.
+    pub(crate) fn sampled(trace_id: u128, span_id: u64) -> Option<TraceContext> {
+        (trace_id != 0 && span_id != 0).then_some(TraceContext {
+            trace_id,
+            span_id,
+            is_sampled: true,
+        })
+    }
+
+    /// Returns whether the caller may have recorded the trace: the flag "sampled" (section 3.2.3.3).
+    pub fn is_sampled(self) -> bool {
+        self.is_sampled
     }
 
     /// The trace's id, printed as 32 hexadecimal digits.
@@ -155,8 +167,9 @@ mod tests {
         #[test]
         fn every_valid_value_is_parsed(trace_id in 1u128.., span_id in 1u64.., flags: u8) {
             let context = TraceContext::parse(&format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}"));
-            prop_assert_eq!(context, TraceContext::new(trace_id, span_id));
-            prop_assert!(context.is_some());
+            let context = context.unwrap();
+            prop_assert_eq!((context.trace_id(), context.span_id()), (trace_id, span_id));
+            prop_assert_eq!(context.is_sampled(), flags % 2 == 1);
         }
     }
 }
