@@ -17,6 +17,9 @@ const LABELS: Labels = Labels {
     status: Status::OK,
 };
 
+/// Snapshots that are read while the writers record.
+const SNAPSHOTS: u64 = 10_000;
+
 /// Exemplars that are read while the writers record.
 const EXEMPLARS: u64 = 100_000;
 
@@ -119,6 +122,46 @@ fn expositions_under_load_are_consistent_and_never_go_back_and_the_last_is_compl
     assert_eq!(count, total);
     assert_eq!(buckets, [total / 4, total / 2, total * 3 / 4, total, total]);
     assert_eq!(sum, total / 4 * (1 + 2 + 3 + 4));
+}
+
+#[test]
+fn classic_and_native_counts_under_load_are_of_the_same_observations() {
+    let metrics = metrics();
+    let natives = (0..BUCKETS).map(|bucket| metrics.buckets.of(duration_ns(bucket)).native);
+    let natives: Vec<usize> = natives.collect();
+    let read = |metrics: &Metrics| {
+        let total = metrics.snapshot(LABELS, true);
+        let native = total.native.unwrap();
+        for (bucket, &of_native) in natives.iter().enumerate() {
+            assert_eq!(total.counts[bucket], native[of_native]);
+        }
+        let count: u64 = total.counts.iter().sum();
+        assert_eq!(native.iter().sum::<u64>(), count);
+        count
+    };
+    std::thread::scope(|scope| {
+        let reader = Arc::new(scope.spawn(|| {
+            let mut last = 0;
+            // Each sees more than the one before, so that all are read beside writers.
+            for _ in 0..SNAPSHOTS {
+                last = std::iter::repeat_with(|| read(&metrics))
+                    .find(|&count| count > last)
+                    .unwrap();
+            }
+        }));
+        for _ in 0..2 {
+            let (mut recorder, reader) = (metrics.recorder(), Arc::clone(&reader));
+            scope.spawn(move || {
+                for observation in 0.. {
+                    recorder.record(LABELS, duration_ns(observation), None);
+                    if observation % 1_000 == 0 && reader.is_finished() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    read(&metrics);
 }
 
 #[test]
