@@ -135,6 +135,12 @@ fn classic_and_native_counts_under_load_are_of_the_same_observations() {
         for (bucket, &of_native) in natives.iter().enumerate() {
             assert_eq!(total.counts[bucket], native[of_native]);
         }
+        let seconds = total
+            .counts
+            .iter()
+            .zip(1u128..)
+            .map(|(&count, seconds)| u128::from(count) * seconds);
+        assert_eq!(total.sum_ns, seconds.sum::<u128>() * 1_000_000_000);
         let count: u64 = total.counts.iter().sum();
         assert_eq!(native.iter().sum::<u64>(), count);
         count
