@@ -1,4 +1,4 @@
-//! What rendering a page allocates once warm, beside the peers.
+//! What rendering an exposition allocates once warm, beside the peers, and how large each format is.
 //!
 //! `cargo bench --bench exposition_memory`
 //!
@@ -16,44 +16,46 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Prints what the second call allocates: the first one warms up.
 fn row(name: &str, mut render: impl FnMut() -> usize) {
-    let page_bytes = render();
+    let bytes = render();
     let region = Region::new(ALLOCATOR);
     render();
     let change = region.change();
     let allocations = change.allocations + change.reallocations;
-    println!("| {name} | {page_bytes} | {} | {allocations} |", change.bytes_allocated);
+    println!("| {name} | {bytes} | {} | {allocations} |", change.bytes_allocated);
 }
 
 fn main() {
     let (series, durations_ns) = (label_sets(20), durations_ns(1_000));
-    println!("| 20 series | bytes of page | bytes allocated | allocations |");
+    println!("| 20 series | bytes | bytes allocated | allocations |");
     println!("| --- | --- | --- | --- |");
 
     let ours = Ours::new();
     ours.fill(&series, &durations_ns);
-    let mut page = Vec::new();
-    row("httpserver", || {
-        page.clear();
-        ours.metrics.render(httpserver::metrics::Format::Text004, &mut page);
-        page.len()
-    });
+    let mut out = Vec::new();
+    for format in httpserver::metrics::Format::ALL {
+        row(&format!("httpserver, {format:?}"), || {
+            out.clear();
+            ours.metrics.render(format, 0, &mut out);
+            out.len()
+        });
+    }
 
     let peer = RustPrometheus::new();
     peer.fill(&series, &durations_ns);
-    let mut page = Vec::new();
+    let mut out = Vec::new();
     row("prometheus", || {
-        page.clear();
-        peer.render(&mut page);
-        page.len()
+        out.clear();
+        peer.render(&mut out);
+        out.len()
     });
 
     let peer = PrometheusClient::new();
     peer.fill(&series, &durations_ns);
-    let mut page = String::new();
+    let mut out = String::new();
     row("prometheus-client", || {
-        page.clear();
-        peer.render(&mut page);
-        page.len()
+        out.clear();
+        peer.render(&mut out);
+        out.len()
     });
 
     let peer = MetricsExporter::new();

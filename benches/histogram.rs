@@ -7,11 +7,14 @@
 //! handle to it, and our labels do not change. With two threads each has a handle (or a recorder) of its own to the
 //! same series, and the slower of the two is what counts.
 
+#[path = "peers/classic_only.rs"]
+mod classic_only;
 #[path = "peers/mod.rs"]
 mod peers;
 
+use classic_only::ClassicOnly;
 use criterion::{BatchSize, Criterion, SamplingMode};
-use httpserver::metrics::{Escaping, Format, Labels, Method, Path, Status, TraceContext};
+use httpserver::metrics::{Format, Labels, Method, Path, Status, TraceContext};
 use peers::{MetricsExporter, Ours, PrometheusClient, RustPrometheus, durations_ns, label_sets};
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -27,7 +30,7 @@ const ROOT_OK: Labels = Labels {
     status: Status::OK,
 };
 
-/// Series on the rendered page.
+/// Series of the rendered exposition.
 const SERIES: usize = 20;
 
 /// Runs `work`, made anew by each thread, that often on that many threads at once; the time of the slowest.
@@ -72,6 +75,19 @@ fn record(criterion: &mut Criterion) {
                         durations_ns
                             .iter()
                             .for_each(|&duration_ns| recorder.record(labels, duration_ns, None))
+                    }
+                })
+            });
+        });
+        group.bench_function("classic_only", |bencher| {
+            bencher.iter_custom(|iterations| {
+                on_threads(threads, iterations, || {
+                    let (mut recorder, series) = (ClassicOnly::new(), black_box(0));
+                    let durations_ns = &durations_ns;
+                    move || {
+                        durations_ns
+                            .iter()
+                            .for_each(|&duration_ns| recorder.record(series, duration_ns, None))
                     }
                 })
             });
@@ -185,32 +201,32 @@ fn render(criterion: &mut Criterion) {
     group.bench_function("httpserver", |bencher| {
         let ours = Ours::new();
         ours.fill(&series, &durations_ns);
-        let mut page = Vec::new();
+        let mut out = Vec::new();
         bencher.iter(|| {
-            page.clear();
+            out.clear();
             // What the peers render, too: without process_*.
-            ours.metrics.render_requests(Format::Text004, &mut page);
-            black_box(page.len())
+            ours.metrics.render_durations(&mut out);
+            black_box(out.len())
         });
     });
     group.bench_function("prometheus", |bencher| {
         let peer = RustPrometheus::new();
         peer.fill(&series, &durations_ns);
-        let mut page = Vec::new();
+        let mut out = Vec::new();
         bencher.iter(|| {
-            page.clear();
-            peer.render(&mut page);
-            black_box(page.len())
+            out.clear();
+            peer.render(&mut out);
+            black_box(out.len())
         });
     });
     group.bench_function("prometheus-client", |bencher| {
         let peer = PrometheusClient::new();
         peer.fill(&series, &durations_ns);
-        let mut page = String::new();
+        let mut out = String::new();
         bencher.iter(|| {
-            page.clear();
-            peer.render(&mut page);
-            black_box(page.len())
+            out.clear();
+            peer.render(&mut out);
+            black_box(out.len())
         });
     });
     group.bench_function("metrics-exporter-prometheus", |bencher| {
@@ -221,36 +237,28 @@ fn render(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The whole page, `process_*` and its system calls included, in both formats; and what gzip would add and save.
-fn whole_page(criterion: &mut Criterion) {
+/// The whole exposition, `process_*` and its system calls included, in every format; and what gzip would add and save.
+fn whole_exposition(criterion: &mut Criterion) {
     let ours = Ours::new();
     ours.fill(&label_sets(SERIES), &durations_ns(1_000));
-    let mut page = Vec::new();
-    for (name, format) in [
-        ("text", Format::Text004),
-        ("openmetrics", Format::OpenMetrics100(Some(Escaping::AllowUtf8))),
-    ] {
-        criterion.bench_function(&format!("whole_page/{name}"), |bencher| {
+    let mut out = Vec::new();
+    for format in Format::ALL {
+        criterion.bench_function(&format!("whole_exposition/{format:?}"), |bencher| {
             bencher.iter(|| {
-                page.clear();
-                ours.metrics.render(format, &mut page);
-                black_box(page.len())
+                out.clear();
+                ours.metrics.render(format, 0, &mut out);
+                black_box(out.len())
             });
         });
     }
-    let gzip = |page: &[u8]| {
+    let gzip = |text: &[u8]| {
         use std::io::Write;
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(page).expect("a Vec takes all");
+        encoder.write_all(text).expect("a Vec takes all");
         encoder.finish().expect("a Vec takes all")
     };
-    println!(
-        "openmetrics page: {} bytes, gzip: {} bytes",
-        page.len(),
-        gzip(&page).len()
-    );
-    criterion.bench_function("whole_page/openmetrics_gzip_alone", |bencher| {
-        bencher.iter(|| black_box(gzip(&page).len()));
+    criterion.bench_function("whole_exposition/text_gzip_alone", |bencher| {
+        bencher.iter(|| black_box(gzip(&out).len()));
     });
 }
 
@@ -314,6 +322,13 @@ fn table() -> Option<()> {
         fastest_ns("record_1", "httpserver")?,
         fastest_ns("record_2", "httpserver")?,
     );
+    let classic_only = fastest_ns("record_1", "classic_only")?;
+    println!(
+        "\nWith native buckets {:.1} ns, with classic ones alone {:.1} ns: {:.2}",
+        alone / BATCH as f64,
+        classic_only / BATCH as f64,
+        alone / classic_only
+    );
     println!("\nEach of two threads against one alone: {:.2}", each_of_two / alone);
     Some(())
 }
@@ -329,7 +344,7 @@ fn main() {
     record_by_labels(&mut criterion);
     record_traced(&mut criterion);
     render(&mut criterion);
-    whole_page(&mut criterion);
+    whole_exposition(&mut criterion);
     criterion.final_summary();
     if table().is_none() {
         println!("no table: not every benchmark has been run yet");

@@ -11,6 +11,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 use crate::metrics::Bounds;
+use crate::server::endpoint::delay::{Distribution, Quantiles};
 
 /// The address that is listened on by default: every one, of both families.
 pub const LISTEN_DEFAULT: &str = "[::]:19004";
@@ -41,10 +42,15 @@ pub struct Flags {
         default_value = "0s", value_parser = parse_duration)]
     pub delay_min: Duration,
 
-    /// Longest delay of /; delays are uniform between the two
+    /// Longest delay of /; without --delay-quantiles, delays are uniform between the two
     #[arg(long, env = "HTTPSERVER_DELAY_MAX", value_name = "DURATION",
         default_value = "2s", value_parser = parse_duration)]
     pub delay_max: Duration,
+
+    /// Quantiles of the delay of /, as in 0.5=80ms,0.9=300ms,0.99=1.5s; linear between them, from --delay-min at 0 to
+    /// --delay-max at 1
+    #[arg(long, env = "HTTPSERVER_DELAY_QUANTILES", value_name = "Q=DURATION,...")]
+    pub delay_quantiles: Option<Quantiles>,
 
     /// Share of / that is answered 500, after its delay
     #[arg(long, env = "HTTPSERVER_ERROR_RATE", value_name = "0..1",
@@ -115,17 +121,22 @@ impl Flags {
             .try_get_matches_from(&arguments)
             .map_err(|error| no_flags(&error, &command, &arguments))?;
         let flags = Flags::from_arg_matches(&matches).map_err(|error| no_flags(&error, &command, &arguments))?;
+        let name = |id: &str| match matches.value_source(id) {
+            Some(ValueSource::EnvVariable) => format!("HTTPSERVER_{}", id.to_uppercase()),
+            _ => format!("--{}", id.replace('_', "-")),
+        };
         if flags.delay_min > flags.delay_max {
-            let name = match matches.value_source("delay_min") {
-                Some(ValueSource::EnvVariable) => "HTTPSERVER_DELAY_MIN",
-                _ => "--delay-min",
-            };
             return Err(NoFlags::Wrong(format!(
-                "{name} {:?}: is above --delay-max; allowed are 0s to {}",
+                "{} {:?}: is above --delay-max; allowed are 0s to {}",
+                name("delay_min"),
                 humantime::format_duration(flags.delay_min).to_string(),
                 humantime::format_duration(flags.delay_max),
             )));
         }
+        flags.delay_distribution().map_err(|allowed| {
+            let name = name("delay_quantiles");
+            NoFlags::Wrong(format!("{name} {:?}: {allowed}", flags.quantiles_text()))
+        })?;
         Ok(flags)
     }
 
@@ -136,6 +147,26 @@ impl Flags {
             humantime::format_duration(self.delay_min),
             humantime::format_duration(self.delay_max)
         )
+    }
+
+    /// Returns the distribution of the delay.
+    ///
+    /// # Errors
+    ///
+    /// Returns what is allowed, if the quantiles are not between the shortest and the longest delay. After
+    /// [`read`](Flags::read) they are.
+    pub fn delay_distribution(&self) -> Result<Distribution, String> {
+        match &self.delay_quantiles {
+            Some(quantiles) => Distribution::with_quantiles(self.delay_min, quantiles, self.delay_max),
+            None => Ok(Distribution::uniform(self.delay_min, self.delay_max)),
+        }
+    }
+
+    fn quantiles_text(&self) -> String {
+        self.delay_quantiles
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default()
     }
 
     /// Returns a warning in one line if the flags are allowed but hide what they are for.

@@ -12,29 +12,31 @@ use support::server::{Server, value_of};
 use support::wait_for;
 
 #[test]
-fn each_scraper_gets_the_content_type_it_asks_for_and_the_page_that_goes_with_it() {
+fn each_scraper_gets_the_best_format_that_it_accepts() {
     let server = Server::start(&[]);
     let prometheus_3 = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,\
         application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,\
         text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
     let prometheus_2 = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
         text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let protobuf = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+        application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,*/*;q=0.1";
     for (accept, content_type) in [
         (
+            protobuf,
+            "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited",
+        ),
+        (
+            "application/openmetrics-text;version=2.0.0;escaping=allow-utf-8;q=0.8,*/*;q=0.7",
+            "application/openmetrics-text; version=2.0.0; charset=utf-8",
+        ),
+        (
             prometheus_3,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
         ),
         (
             prometheus_2,
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        ),
-        (
-            "application/openmetrics-text;version=0.0.1",
-            "application/openmetrics-text; version=0.0.1; charset=utf-8",
-        ),
-        (
-            "text/plain;version=1.0.0",
-            "text/plain; version=1.0.0; charset=utf-8; escaping=underscores",
         ),
         ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
         ("image/png", "text/plain; version=0.0.4; charset=utf-8"),
@@ -45,7 +47,7 @@ fn each_scraper_gets_the_content_type_it_asks_for_and_the_page_that_goes_with_it
         assert_eq!(response.status, 200);
         assert_eq!(response.header("Content-Type"), Some(content_type), "{accept}");
         let is_openmetrics = content_type.starts_with("application/openmetrics-text");
-        assert_eq!(response.text().ends_with("\n# EOF\n"), is_openmetrics, "{accept}");
+        assert_eq!(response.body.ends_with(b"\n# EOF\n"), is_openmetrics, "{accept}");
         client.request("HEAD", "/metrics", &[("Accept", accept)]);
         let response = client.receive_head().unwrap();
         assert_eq!(

@@ -17,6 +17,7 @@ use self::closer::Closer;
 use self::doorbell::Doorbell;
 use self::rules::{Rules, Situation};
 use self::sockets::Sockets;
+use crate::metrics::CloseReason;
 use crate::server::{Close, Server, panics};
 
 /// How often all connections are looked at while requests arrive.
@@ -77,7 +78,12 @@ impl Guard {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.closes.recv_timeout(left) {
-                Ok(close) => self.closer.take(close),
+                Ok(close) => {
+                    if close.unread_body.is_some() {
+                        self.server.closed(CloseReason::RefusedBody);
+                    }
+                    self.closer.take(close);
+                }
                 Err(RecvTimeoutError::Timeout) => return Ok(()),
                 Err(disconnected) => return Err(disconnected),
             }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Request, Server};
 
-use super::endpoint::delay::Delay;
+use super::endpoint::delay::{Delay, Distribution};
 use super::endpoint::{self, Answer};
 use super::framing::UnreadBody;
 use super::response::Persistence;
@@ -82,8 +82,7 @@ pub(super) struct Dispatch {
     pub(super) schedule: Arc<Schedule<PendingRequests>>,
     pub(super) closes: Sender<Close>,
     pub(super) draining: Arc<AtomicBool>,
-    pub(super) delay_min: Duration,
-    pub(super) delay_max: Duration,
+    pub(super) delay: Distribution,
     pub(super) error_rate: f64,
     /// How long a connection may be silent between two requests, at most.
     pub(super) silence_max: Duration,
@@ -99,7 +98,7 @@ pub(super) struct Dispatcher {
 impl Dispatcher {
     pub(super) fn new(dispatch: Arc<Dispatch>, progress: Arc<Progress>) -> Self {
         Dispatcher {
-            delay: Delay::new(dispatch.delay_min, dispatch.delay_max),
+            delay: Delay::new(dispatch.delay.clone()),
             dispatch,
             progress,
         }

@@ -37,7 +37,7 @@ use self::responders::Responders;
 use self::schedule::Schedule;
 use crate::diagnostics::report;
 use crate::flags::Flags;
-use crate::metrics::{CloseReason, Metrics};
+use crate::metrics::{CloseReason, Config, DELAY_QUANTILES, Metrics};
 
 /// How long after its idle timeout a connection may be open, until it is closed.
 const IDLE_SLACK: Duration = Duration::from_secs(10);
@@ -61,6 +61,7 @@ pub struct Close {
 /// A running server.
 pub struct Server {
     address: SocketAddr,
+    metrics: Arc<Metrics>,
     schedule: Arc<Schedule<PendingRequests>>,
     acceptor: Arc<Acceptor>,
     log: Option<Arc<AccessLog>>,
@@ -81,9 +82,15 @@ impl Server {
         let keep_alive = Arc::new(AtomicBool::new(true));
         let schedule = Arc::new(Schedule::new(flags.max_in_flight));
         let log = flags.access_log.then(AccessLog::start).transpose()?;
+        let delay = flags.delay_distribution().map_err(io::Error::other)?;
+        let metrics = Arc::new(Metrics::new(Config {
+            bounds: flags.buckets.clone(),
+            max_in_flight: flags.max_in_flight,
+            delay_quantiles: DELAY_QUANTILES.map(|q| delay.quantile(q)),
+        }));
         let responders = Responders {
             schedule: Arc::clone(&schedule),
-            metrics: Arc::new(Metrics::new(flags.buckets.clone())),
+            metrics: Arc::clone(&metrics),
             closes: closes.clone(),
             log: log.clone(),
             draining: Arc::clone(&draining),
@@ -95,14 +102,14 @@ impl Server {
             schedule: Arc::clone(&schedule),
             closes,
             draining: Arc::clone(&draining),
-            delay_min: flags.delay_min,
-            delay_max: flags.delay_max,
+            delay,
             error_rate: flags.error_rate,
             silence_max: flags.idle_timeout + flags.delay_max.max(DELAY_OVERRIDE_MAX) + IDLE_SLACK,
         });
         let acceptor = Acceptor::open(listener, dispatch)?;
         let server = Server {
             address: acceptor.address()?,
+            metrics,
             schedule,
             acceptor,
             log,
@@ -146,7 +153,7 @@ impl Server {
 
     /// Counts a connection that was closed for `reason`.
     pub fn closed(&self, reason: CloseReason) {
-        let _ = reason;
+        self.metrics.connection_closed(reason);
     }
 
     /// Returns whether the server is draining.

@@ -215,8 +215,7 @@ impl Responder {
             }
             Answer::Options => &[ALLOW],
             Answer::Metrics(format) => {
-                self.metrics.in_flight().set(self.schedule.in_flight());
-                self.metrics.render(*format, body);
+                self.metrics.render(*format, self.schedule.in_flight(), body);
                 &[("Content-Type", format.content_type()), ("Vary", "Accept")]
             }
             Answer::LivePage => {

@@ -1,0 +1,177 @@
+//! Native histograms, start timestamps and exemplars in a real Prometheus 3, over both formats that have them.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use support::client::{Client, load};
+use support::prometheus::{Prometheus, free_address};
+use support::server::Server;
+use support::wait_for;
+
+/// How far a quantile may be from the truth.
+const TOLERANCE: f64 = 0.05;
+
+/// The five bounds of the Go program: nothing above half a second.
+const FIVE_BUCKETS: [&str; 2] = ["--buckets", "exponential:0.1,1.5,5"];
+
+/// A format, by what makes Prometheus ask for it.
+#[derive(Clone, Copy, Debug)]
+enum Format {
+    Protobuf,
+    OpenMetrics2,
+}
+
+impl Format {
+    /// Starts a Prometheus that scrapes the target each second, with native and classic histograms.
+    fn prometheus(self, target: SocketAddr) -> Prometheus {
+        let (protocols, features) = match self {
+            Format::Protobuf => ("", "created-timestamp-zero-ingestion,exemplar-storage"),
+            Format::OpenMetrics2 => (
+                "  scrape_protocols: [OpenMetricsText2.0.0]\n",
+                "created-timestamp-zero-ingestion,exemplar-storage,openmetrics2",
+            ),
+        };
+        let config = format!(
+            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n- job_name: httpserver\n\
+             \x20 scrape_native_histograms: true\n  always_scrape_classic_histograms: true\n{protocols}\
+             \x20 static_configs:\n  - targets: ['{target}']\n"
+        );
+        Prometheus::start(&config, &[&format!("--enable-feature={features}")])
+    }
+}
+
+fn wait_for_scrape(prometheus: &Prometheus) {
+    wait_for("the first scrape", Duration::from_secs(10), || {
+        (prometheus.value("up")? == 1.0).then_some(())
+    });
+}
+
+#[test]
+fn quantiles_of_native_histograms_are_right_where_five_classic_buckets_are_wrong() {
+    let server = Server::start(&FIVE_BUCKETS);
+    let formats = [Format::Protobuf, Format::OpenMetrics2].map(|format| (format, format.prometheus(server.address)));
+    formats.iter().for_each(|(_, prometheus)| wait_for_scrape(prometheus));
+    let seen = load(server.address, "/", 200, Duration::from_secs(24));
+    assert_eq!(seen.lost, 0);
+    for (format, prometheus) in &formats {
+        for (q, truth) in [(0.5, 1.0), (0.9, 1.8), (0.99, 1.98)] {
+            let native =
+                format!(r#"histogram_quantile({q}, sum(rate(http_request_duration_seconds{{path="/"}}[20s])))"#);
+            let classic = format!(
+                r#"histogram_quantile({q}, sum by (le) (rate(http_request_duration_seconds_bucket{{path="/"}}[20s])))"#
+            );
+            let configured = format!(r#"httpserver_delay_quantile_seconds{{q="{q}"}}"#);
+            let [native, classic, configured] = [native, classic, configured].map(|promql| {
+                let value = prometheus.value(&promql);
+                value.unwrap_or_else(|| panic!("no answer to {promql}"))
+            });
+            println!("{format:?}, p{q}: native {native:.4}, five classic buckets {classic:.4}, truth {truth}");
+            assert!((native / truth - 1.0).abs() <= TOLERANCE, "{native}");
+            assert_eq!((classic, configured), (0.50625, truth));
+        }
+        // Both kinds of buckets are of the same moment, so they counted the same in each scrape.
+        let differences = prometheus.query(
+            "histogram_count(http_request_duration_seconds) != ignoring(__name__) http_request_duration_seconds_count",
+        );
+        assert!(differences.is_empty(), "{differences:?}");
+    }
+}
+
+/// The samples of a series of the last minute.
+fn samples(prometheus: &Prometheus, series: &str) -> Vec<f64> {
+    let result = prometheus.query(&format!("{series}[1m]"));
+    let values = result.first().and_then(|series| series["values"].as_array().cloned());
+    values
+        .unwrap_or_default()
+        .iter()
+        .map(|value| value[1].as_str().unwrap().parse().unwrap())
+        .collect()
+}
+
+/// What a counter has counted, as `increase` does without extrapolating: from its first sample, and anew when it fell.
+fn increase(samples: &[f64]) -> f64 {
+    let steps = samples.windows(2);
+    steps
+        .map(|pair| if pair[1] < pair[0] { pair[1] } else { pair[1] - pair[0] })
+        .sum()
+}
+
+fn a_restart_in_a_burst_loses_nothing(format: Format) {
+    const SERIES: &str = r#"http_request_duration_seconds_count{path="/",status="200"}"#;
+    let address = free_address();
+    let listen = address.to_string();
+    let start = || Server::spawn(support::server::command(&["--listen", &listen, "--delay-max", "0s"]));
+    let burst = |requests: usize| {
+        let mut client = Client::connect(address);
+        (0..requests).for_each(|_| assert_eq!(client.get("/").status, 200));
+    };
+    let counted = |prometheus: &Prometheus, count: f64| {
+        wait_for("the burst to be scraped", Duration::from_secs(10), || {
+            (samples(prometheus, SERIES).last() == Some(&count)).then_some(())
+        });
+    };
+    let first = start();
+    // Before the first scrape: without start timestamps there is no value to count from.
+    burst(40);
+    let prometheus = format.prometheus(address);
+    counted(&prometheus, 40.0);
+    // The next process counts further than the first one did before it is scraped: without start timestamps that looks
+    // like one process, and its first 40 requests like old ones.
+    drop(first);
+    let _second = start();
+    burst(60);
+    counted(&prometheus, 60.0);
+    let samples = samples(&prometheus, SERIES);
+    println!("{format:?}: {samples:?}");
+    assert_eq!(increase(&samples), 100.0);
+    let native_resets = r#"resets(http_request_duration_seconds{path="/",status="200"}[1m])"#;
+    assert_eq!(prometheus.value(native_resets), Some(1.0));
+}
+
+#[test]
+fn with_protobuf_a_restart_in_the_middle_of_a_burst_loses_nothing() {
+    a_restart_in_a_burst_loses_nothing(Format::Protobuf);
+}
+
+#[test]
+fn with_openmetrics_2_a_restart_in_the_middle_of_a_burst_loses_nothing() {
+    a_restart_in_a_burst_loses_nothing(Format::OpenMetrics2);
+}
+
+#[test]
+fn both_formats_bring_sampled_exemplars() {
+    const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for format in [Format::Protobuf, Format::OpenMetrics2] {
+        let server = Server::start(&["--delay-max", "10ms"]);
+        let prometheus = format.prometheus(server.address);
+        let mut client = Client::connect(server.address);
+        client.request("GET", "/", &[("traceparent", TRACEPARENT)]);
+        assert_eq!(client.receive().unwrap().status, 200);
+        let exemplar = wait_for("the exemplar", Duration::from_secs(10), || {
+            // An untraced request never takes its place.
+            server.get("/");
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+            let target = format!(
+                "/api/v1/query_exemplars?query=http_request_duration_seconds_bucket&start={}&end={}",
+                now - 60,
+                now + 60
+            );
+            let series = prometheus.api(&target)["data"].as_array().cloned()?;
+            let exemplars = series
+                .iter()
+                .filter_map(|series| series["exemplars"].as_array())
+                .flatten();
+            exemplars
+                .cloned()
+                .find(|exemplar| exemplar["labels"]["trace_id"].is_string())
+        });
+        assert_eq!(
+            exemplar["labels"]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736",
+            "{format:?}"
+        );
+        assert_eq!(exemplar["labels"]["span_id"], "00f067aa0ba902b7");
+        assert_eq!(exemplar["labels"]["api"], "/");
+    }
+}
