@@ -15,7 +15,7 @@ use std::time::Duration;
 use board::{Board, Panel, Query};
 use serde_json::Value;
 use support::client::{self, Seen};
-use support::prometheus::{Prometheus, percent_encoded};
+use support::prometheus::{Major, Prometheus, percent_encoded};
 use support::server::Server;
 use support::wait_for;
 
@@ -75,9 +75,16 @@ struct Answer {
     series: Vec<(Value, f64)>,
 }
 
-/// All that one run of server, load and Prometheus showed. Its processes have ended when this is read.
+/// All that one run of server and load showed, with a Prometheus of each major version. Its processes have ended when this is
+/// read.
 struct Observed {
     clients: Seen,
+    told: [Told; 2],
+}
+
+/// What one Prometheus answered.
+struct Told {
+    major: Major,
     /// For each choice, each panel's answers.
     answers: Vec<Vec<Answer>>,
     rules: Value,
@@ -104,17 +111,26 @@ fn observe() -> Observed {
         rules = concat!(env!("CARGO_MANIFEST_DIR"), "/yaml/monitoring/rules.yaml"),
         target = server.address,
     );
-    let prometheus = Prometheus::start(&config, &["--enable-feature=exemplar-storage"]);
+    let flags = ["--enable-feature=exemplar-storage"];
+    let both = Major::BOTH.map(|major| (major, Prometheus::start_major(major, &config, &flags)));
     // The counters' zeros are scraped before the load, as what their increase is taken from.
-    wait_for("the first scrapes", Duration::from_secs(20), || {
-        (prometheus.value("count(count_over_time(up[1m]) >= 2)")? == 2.0).then_some(())
-    });
+    for (_, prometheus) in &both {
+        wait_for("the first scrapes", Duration::from_secs(20), || {
+            (prometheus.value("count(count_over_time(up[1m]) >= 2)")? == 2.0).then_some(())
+        });
+    }
     let clients = client::load(server.address, "/", CLIENTS, LOAD_LASTS);
     assert_eq!(clients.lost, 0, "requests lost");
+    let told = both.map(|(major, prometheus)| ask_all(&board, major, &prometheus, clients.latencies.len()));
+    Observed { clients, told }
+}
+
+/// Asks all that the dashboard asks, once `answered` requests are scraped.
+fn ask_all(board: &Board, major: Major, prometheus: &Prometheus, answered: usize) -> Told {
     let counted = "sum by (job) (http_request_duration_seconds_count{path=\"/\"})";
     wait_for("the last answers to be scraped", Duration::from_secs(20), || {
         let counts = prometheus.query(counted);
-        let all = |count: &Value| count["value"][1].as_str() == Some(&clients.latencies.len().to_string());
+        let all = |count: &Value| count["value"][1].as_str() == Some(&answered.to_string());
         (counts.len() == 2 && counts.iter().all(all)).then_some(())
     });
     // One more round of evaluation and scrapes, so that the rules have seen what the queries see.
@@ -131,7 +147,7 @@ fn observe() -> Observed {
                 panel
                     .queries
                     .iter()
-                    .map(|query| ask(&prometheus, panel, query, choice))
+                    .map(|query| ask(prometheus, panel, query, choice))
                     .collect()
             };
             board.panels().flat_map(of_panel).collect()
@@ -165,7 +181,7 @@ fn observe() -> Observed {
         .map(|(name, query)| {
             (
                 name.clone(),
-                label_values(&prometheus, &filled_in(query, &one_namespace)),
+                label_values(prometheus, &filled_in(query, &one_namespace)),
             )
         })
         .collect();
@@ -173,8 +189,8 @@ fn observe() -> Observed {
         .api("/api/v1/query_exemplars?query=http_request_duration_seconds_bucket&start=0&end=9999999999")["data"]
         .as_array()
         .map_or(0, Vec::len);
-    Observed {
-        clients,
+    Told {
+        major,
         answers,
         rules,
         rule_answers,
@@ -278,23 +294,31 @@ fn assert_close(what: &str, got: f64, wanted: f64) {
     assert!(off <= TOLERANCE, "{what}: {got} here, {wanted} at the clients");
 }
 
-/// The one number that a panel's query answers, for targets outside Kubernetes.
-fn figure(title: &str, nth: usize) -> f64 {
-    let answer = OBSERVED.answers[0]
-        .iter()
-        .filter(|answer| answer.panel == title)
-        .nth(nth)
-        .expect(title);
-    assert_eq!(answer.series.len(), 1, "{title}: {}", answer.query);
-    answer.series[0].1
+impl Told {
+    /// The one number that a panel's query answers, for targets outside Kubernetes.
+    fn figure(&self, title: &str, nth: usize) -> f64 {
+        let answer = self.answers[0]
+            .iter()
+            .filter(|answer| answer.panel == title)
+            .nth(nth)
+            .expect(title);
+        assert_eq!(answer.series.len(), 1, "{title}: {}", answer.query);
+        answer.series[0].1
+    }
 }
 
 #[test]
 fn every_query_of_every_panel_finds_numbers_however_targets_are_labelled() {
-    for (answers, choice) in OBSERVED.answers.iter().zip(choices()) {
-        for answer in answers {
-            let found = answer.series.iter().any(|(_, value)| !value.is_nan());
-            assert!(found, "{} is empty for {choice:?}: {}", answer.panel, answer.query);
+    for told in &OBSERVED.told {
+        for (answers, choice) in told.answers.iter().zip(choices()) {
+            for Answer { panel, query, series } in answers {
+                let found = series.iter().any(|(_, value)| !value.is_nan());
+                assert!(
+                    found,
+                    "Prometheus {:?}: {panel} is empty for {choice:?}: {query}",
+                    told.major
+                );
+            }
         }
     }
 }
@@ -302,114 +326,114 @@ fn every_query_of_every_panel_finds_numbers_however_targets_are_labelled() {
 #[test]
 fn quantile_panels_agree_with_what_the_clients_measured() {
     let clients = &OBSERVED.clients;
-    for (title, nth, q) in [("p50", 0, 0.5), ("p99", 0, 0.99)].into_iter().chain(
-        [0.5, 0.9, 0.95, 0.99]
-            .into_iter()
-            .enumerate()
-            .map(|(nth, q)| ("Quantiles", nth, q)),
-    ) {
-        println!(
-            "{title} {q}: panel {:.4} s, clients {:.4} s",
-            figure(title, nth),
-            clients.quantile(q)
-        );
-        assert_close(
-            &format!("{title}, quantile {q}"),
-            figure(title, nth),
-            clients.quantile(q),
-        );
+    for told in &OBSERVED.told {
+        for (title, nth, q) in [("p50", 0, 0.5), ("p99", 0, 0.99)].into_iter().chain(
+            [0.5, 0.9, 0.95, 0.99]
+                .into_iter()
+                .enumerate()
+                .map(|(nth, q)| ("Quantiles", nth, q)),
+        ) {
+            let what = format!("Prometheus {:?}: {title}, quantile {q}", told.major);
+            let (panel, measured) = (told.figure(title, nth), clients.quantile(q));
+            println!("{what}: panel {panel:.4} s, clients {measured:.4} s");
+            assert_close(&what, panel, measured);
+        }
     }
 }
 
 #[test]
 fn recorded_quantiles_agree_with_what_the_clients_measured() {
-    for (name, q) in [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99)] {
-        assert_close(name, OBSERVED.recorded_quantiles[name], OBSERVED.clients.quantile(q));
+    for told in &OBSERVED.told {
+        for (name, q) in [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99)] {
+            let what = format!("Prometheus {:?}: {name}", told.major);
+            assert_close(&what, told.recorded_quantiles[name], OBSERVED.clients.quantile(q));
+        }
     }
 }
 
 #[test]
 fn the_distribution_panel_holds_every_request_that_the_clients_sent() {
-    let buckets = OBSERVED.answers[0]
-        .iter()
-        .find(|answer| answer.panel == "Distribution in the shown time")
-        .unwrap();
-    let of = |bound: &str| {
-        buckets
-            .series
+    let clients = &OBSERVED.clients.latencies;
+    let within_1s = clients.iter().filter(|latency| latency.as_secs_f64() <= 1.0).count();
+    for told in &OBSERVED.told {
+        let buckets = told.answers[0]
             .iter()
-            .find(|(labels, _)| labels["le"] == bound)
-            .expect(bound)
-            .1
-    };
-    let clients = OBSERVED.clients.latencies.len() as f64;
-    assert_close("requests", of("+Inf"), clients);
-    let within = OBSERVED
-        .clients
-        .latencies
-        .iter()
-        .filter(|latency| latency.as_secs_f64() <= 1.0)
-        .count() as f64;
-    let one = buckets
-        .series
-        .iter()
-        .find(|(labels, _)| labels["le"] == "1" || labels["le"] == "1.0")
-        .unwrap()
-        .1;
-    assert_close("requests within a second", one, within);
+            .find(|answer| answer.panel == "Distribution in the shown time")
+            .unwrap();
+        // Prometheus 3 writes every bound with a decimal point.
+        let of = |bounds: [&str; 2]| {
+            let is_it = |labels: &Value| bounds.iter().any(|bound| labels["le"] == *bound);
+            let (_, value) = buckets
+                .series
+                .iter()
+                .find(|(labels, _)| is_it(labels))
+                .expect(bounds[0]);
+            *value
+        };
+        assert_close("requests", of(["+Inf", "+Inf"]), clients.len() as f64);
+        assert_close("requests within a second", of(["1", "1.0"]), within_1s as f64);
+    }
 }
 
 #[test]
 fn errors_show_the_share_that_the_server_was_told_to_fail() {
     // A fifth, give or take four standard deviations of as many draws.
     let spread = 4.0 * (0.2 * 0.8 / OBSERVED.clients.latencies.len() as f64).sqrt();
-    let errors = figure("Errors", 0);
-    assert!((errors - 0.2).abs() < spread + 0.2 * TOLERANCE, "{errors}");
+    for told in &OBSERVED.told {
+        let errors = told.figure("Errors", 0);
+        assert!((errors - 0.2).abs() < spread + 0.2 * TOLERANCE, "{errors}");
+    }
 }
 
 #[test]
 fn exemplars_are_there_for_the_panels_that_show_them() {
-    assert!(OBSERVED.exemplars > 0);
+    assert!(OBSERVED.told.iter().all(|told| told.exemplars > 0));
 }
 
 #[test]
 fn variables_offer_what_prometheus_has() {
-    let offered = |name: &str| -> Vec<&str> { OBSERVED.variables[name].iter().map(String::as_str).collect() };
-    assert_eq!(offered("job"), ["httpserver", "kubernetes-pods"]);
-    assert_eq!(offered("namespace"), ["demo"]);
-    assert_eq!(offered("pod"), ["httpserver-a"]);
-    assert!(offered("path").contains(&"/"));
-    assert!(offered("target").iter().any(|bound| ["2", "2.0"].contains(bound)));
+    for told in &OBSERVED.told {
+        let offered = |name: &str| -> Vec<&str> { told.variables[name].iter().map(String::as_str).collect() };
+        assert_eq!(offered("job"), ["httpserver", "kubernetes-pods"]);
+        assert_eq!(offered("namespace"), ["demo"]);
+        assert_eq!(offered("pod"), ["httpserver-a"]);
+        assert!(offered("path").contains(&"/"));
+        assert!(offered("target").iter().any(|bound| ["2", "2.0"].contains(bound)));
+    }
 }
 
 #[test]
 fn every_rule_is_healthy_and_finds_its_series() {
-    let mut count = 0;
-    for rule in rules_of(&OBSERVED.rules) {
-        count += 1;
-        assert_eq!(rule["health"], "ok", "{rule}");
-    }
-    assert_eq!(count, OBSERVED.rule_answers.len());
-    for (name, answer) in &OBSERVED.rule_answers {
-        assert!(!answer.is_empty(), "{name} finds nothing");
+    for told in &OBSERVED.told {
+        let mut count = 0;
+        for rule in rules_of(&told.rules) {
+            count += 1;
+            assert_eq!(rule["health"], "ok", "{rule}");
+        }
+        assert_eq!(count, told.rule_answers.len());
+        for (name, answer) in &told.rule_answers {
+            assert!(!answer.is_empty(), "Prometheus {:?}: {name} finds nothing", told.major);
+        }
     }
 }
 
 #[test]
 fn a_fifth_of_errors_puts_the_fast_burn_alert_on_its_way_and_no_other_page() {
-    let state = |name: &str| {
-        let rule = rules_of(&OBSERVED.rules).find(|rule| rule["name"] == name).expect(name);
-        rule["state"].as_str().unwrap().to_owned()
-    };
-    assert_eq!(state("HttpserverErrorBudgetBurnsFast"), "pending");
-    for quiet in [
-        "HttpserverLatencyBudgetBurnsFast",
-        "HttpserverLatencyUnmeasured",
-        "HttpserverTargetDown",
-        "HttpserverAbsent",
-        "HttpserverInFlightNearLimit",
-    ] {
-        assert_eq!(state(quiet), "inactive", "{quiet}");
+    for told in &OBSERVED.told {
+        let state = |name: &str| {
+            let rule = rules_of(&told.rules).find(|rule| rule["name"] == name).expect(name);
+            rule["state"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(state("HttpserverErrorBudgetBurnsFast"), "pending");
+        for quiet in [
+            "HttpserverLatencyBudgetBurnsFast",
+            "HttpserverLatencyUnmeasured",
+            "HttpserverTargetDown",
+            "HttpserverAbsent",
+            "HttpserverInFlightNearLimit",
+        ] {
+            assert_eq!(state(quiet), "inactive", "{quiet}");
+        }
     }
 }
 

@@ -10,11 +10,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use manifest::{discovered_labels, documents, folder, object, scrape_config};
 use serde_json::{Value, json};
-use support::prometheus::Prometheus;
+use support::prometheus::{Major, Prometheus};
 use support::server::{Server, run};
 use support::wait_for;
 
@@ -269,6 +270,31 @@ fn the_manifests_agree_with_the_binary_on_its_port_its_version_and_the_time_to_d
 }
 
 #[test]
+fn applying_again_leaves_the_number_of_pods_to_the_autoscaler() {
+    let deployment = object("deployment.yaml", "Deployment");
+    assert!(deployment["spec"].get("replicas").is_none());
+    let autoscaler = object("horizontalpodautoscaler.yaml", "HorizontalPodAutoscaler");
+    assert_eq!(autoscaler["spec"]["minReplicas"], 2);
+}
+
+#[test]
+fn the_manifests_ship_the_prometheus_that_the_tests_build() {
+    let release = include_str!("tools/prometheus")
+        .lines()
+        .find_map(|line| line.strip_prefix("release="))
+        .unwrap();
+    let deployment = object("monitoring/prometheus/deployment.yaml", "Deployment");
+    let template = &deployment["spec"]["template"];
+    assert_eq!(
+        template["spec"]["containers"][0]["image"],
+        format!("docker.io/prom/prometheus:v{release}")
+    );
+    for metadata in [&deployment["metadata"], &template["metadata"]] {
+        assert_eq!(metadata["labels"]["app.kubernetes.io/version"], release);
+    }
+}
+
+#[test]
 fn promtool_accepts_the_scrape_configuration_and_its_rules() {
     let folder = std::env::temp_dir().join(format!("httpserver-promtool-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();
@@ -289,11 +315,12 @@ fn promtool_accepts_the_scrape_configuration_and_its_rules() {
         config.replace("/etc/prometheus-rules/*.yaml", rules.to_str().unwrap()),
     )
     .unwrap();
-    let output = Command::new("promtool")
+    let output = Major::Three
+        .promtool()
         .args(["check", "config"])
         .arg(&file)
         .output()
-        .expect("promtool is installed");
+        .expect("promtool starts");
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     fs::remove_dir_all(folder).unwrap();
     assert!(output.status.success(), "{said}");
@@ -439,33 +466,48 @@ fn the_values_for_loki_stack_turn_on_what_is_needed_and_store_nothing() {
     assert_eq!(values["loki"]["isDefault"], false);
 }
 
+/// curl with the load Job's arguments, but for its requests' address and number.
+fn load_job(server: &Server, requests: u32) -> Command {
+    let container = object("monitoring/load.yaml", "Job")["spec"]["template"]["spec"]["containers"][0].clone();
+    let url = format!("http://{}/#[1-{requests}]", server.address);
+    let mut arguments: Vec<String> = serde_json::from_value(container["args"].clone()).unwrap();
+    let target = arguments
+        .iter_mut()
+        .find(|argument| *argument == "http://httpsvc/#[1-36000]")
+        .expect("the Service's address");
+    *target = url;
+    let mut curl = Command::new("curl");
+    curl.args(arguments);
+    curl
+}
+
+const ANSWERED: &str = "http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}";
+
 #[test]
-fn the_load_jobs_own_arguments_make_curl_send_each_request() {
+fn the_load_jobs_own_arguments_make_curl_send_each_request_and_print_nothing() {
     const REQUESTS: u32 = 40;
     let server = Server::start(&["--delay-max", "10ms"]);
-    let container = object("monitoring/load.yaml", "Job")["spec"]["template"]["spec"]["containers"][0].clone();
-    let arguments: Vec<String> = container["args"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|argument| {
-            let argument = argument.as_str().unwrap();
-            argument
-                .replace("http://httpsvc/", &format!("http://{}/", server.address))
-                .replace("[1-36000]", &format!("[1-{REQUESTS}]"))
-        })
-        .collect();
-    assert!(
-        arguments.contains(&format!("http://{}/#[1-{REQUESTS}]", server.address)),
-        "{arguments:?}"
-    );
-    let curl = Command::new("curl")
-        .args(&arguments)
-        .output()
-        .expect("curl is installed");
+    let curl = load_job(&server, REQUESTS).output().expect("curl is installed");
     assert!(curl.status.success(), "{curl:?}");
-    assert_eq!(
-        server.metric("http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}"),
-        Some(f64::from(REQUESTS))
-    );
+    assert_eq!((curl.stdout.len(), curl.stderr.len()), (0, 0), "{curl:?}");
+    assert_eq!(server.metric(ANSWERED), Some(f64::from(REQUESTS)));
+}
+
+#[test]
+fn the_load_job_sends_twenty_requests_a_second() {
+    const WINDOW: Duration = Duration::from_secs(10);
+    let server = Server::start(&[]);
+    let mut curl = load_job(&server, 36_000).spawn().expect("curl is installed");
+    // The clients start together; after the longest delay each is somewhere in its own.
+    let answered = || server.metric(ANSWERED).unwrap_or(0.0);
+    wait_for("the clients to have spread", Duration::from_secs(20), || {
+        (answered() >= 40.0).then_some(())
+    });
+    let (before, began) = (answered(), Instant::now());
+    thread::sleep(WINDOW);
+    let rate = (answered() - before) / began.elapsed().as_secs_f64();
+    curl.kill().unwrap();
+    curl.wait().unwrap();
+    println!("the load job sends {rate:.1} requests a second");
+    assert!((15.0..=25.0).contains(&rate), "{rate}");
 }

@@ -3,11 +3,11 @@
 mod support;
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use support::client::load;
-use support::prometheus::Prometheus;
+use support::prometheus::{Major, Prometheus};
 use support::server::Server;
 use support::wait_for;
 
@@ -69,11 +69,12 @@ fn promtool_has_no_complaint_about_the_page() {
     }
     let page = std::env::temp_dir().join(format!("httpserver-page-{}", server.address.port()));
     fs::write(&page, server.metrics()).unwrap();
-    let output = Command::new("promtool")
+    let output = Major::Three
+        .promtool()
         .args(["check", "metrics"])
         .stdin(Stdio::from(fs::File::open(&page).unwrap()))
         .output()
-        .expect("promtool is installed, with Prometheus");
+        .expect("promtool starts");
     fs::remove_file(&page).unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{said}");

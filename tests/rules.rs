@@ -3,9 +3,12 @@
 //!
 //! What they find in a real Prometheus is tested in dashboard.rs, in one run with the dashboard's queries.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use support::prometheus::Major;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -29,24 +32,29 @@ fn unit_tests() -> Vec<PathBuf> {
         .collect()
 }
 
-fn promtool(arguments: &[&str], files: &[PathBuf]) -> String {
-    let output = Command::new("promtool")
-        .args(arguments)
-        .args(files)
-        .output()
-        .expect("promtool is installed");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "promtool {arguments:?}:\n{said}");
-    said.into_owned()
+/// What promtool says, as Prometheus 2 has it and as Prometheus 3 has it: the rules must hold on both.
+fn promtool(arguments: &[&str], files: &[PathBuf]) -> [String; 2] {
+    Major::BOTH.map(|major| {
+        let output = major
+            .promtool()
+            .args(arguments)
+            .args(files)
+            .output()
+            .expect("promtool starts");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "promtool {arguments:?} of {major:?}:\n{said}");
+        said.into_owned()
+    })
 }
 
 #[test]
 fn promtool_accepts_the_rules_without_a_complaint() {
-    let said = promtool(
+    for said in promtool(
         &["check", "rules", "--lint=all", "--lint-fatal"],
         &[root().join("yaml/monitoring/rules.yaml")],
-    );
-    assert!(said.contains("SUCCESS"), "{said}");
+    ) {
+        assert!(said.contains("SUCCESS"), "{said}");
+    }
 }
 
 #[test]

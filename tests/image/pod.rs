@@ -1,5 +1,6 @@
 //! The Deployment, run by podman in place of a cluster, in a network of its own: probed, scraped, and ended.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +11,7 @@ use serde_json::{Value, json};
 use crate::container;
 use crate::manifest;
 use crate::podman::{Podman, stdout};
-use crate::support::prometheus::percent_encoded;
+use crate::support::prometheus::{Major, percent_encoded};
 use crate::support::wait_for;
 
 /// A network namespace with its loopback up; gone with what it holds when it is dropped.
@@ -29,7 +30,7 @@ impl Network {
     }
 
     /// A command run inside; `ip netns exec` would hide the control groups from it.
-    fn inside(&self, program: &str, podman: &Podman) -> Command {
+    fn inside(&self, program: impl AsRef<OsStr>, podman: &Podman) -> Command {
         let mut command = podman.configured("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.name)).arg(program);
         command
@@ -50,12 +51,9 @@ struct Pod<'a> {
 }
 
 impl<'a> Pod<'a> {
-    /// Plays the Deployment with one replica: podman publishes its port on the host, which has that port once.
+    /// Plays the Deployment, as one pod, since it leaves their number open.
     fn play(network: &'a Network, podman: &'static Podman) -> Self {
-        let text = fs::read_to_string(manifest::folder().join("deployment.yaml")).unwrap();
-        assert_eq!(text.matches("\n  replicas: 2\n").count(), 1);
-        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("deployment.yaml");
-        fs::write(&file, text.replace("\n  replicas: 2\n", "\n  replicas: 1\n")).unwrap();
+        let file = manifest::folder().join("deployment.yaml");
         let pod = Self { network, podman, file };
         pod.down();
         stdout(network.inside("podman", podman).args(["kube", "play"]).arg(&pod.file));
@@ -116,7 +114,7 @@ impl<'a> Prometheus<'a> {
         let config = config.replace("scrape_timeout: 10s", "scrape_timeout: 1s");
         fs::write(folder.join("prometheus.yml"), config).unwrap();
         let child = network
-            .inside("prometheus", podman)
+            .inside(Major::Three.prometheus().get_program(), podman)
             .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
             .arg("--web.listen-address=127.0.0.1:9090")

@@ -32,7 +32,7 @@ pub fn object(file: &str, kind: &str) -> Value {
 }
 
 /// The scrape configuration out of Prometheus' ConfigMap, with its discovery of pods by the Kubernetes API replaced by a file
-/// that carries the labels that discovery would have found. Debian builds Prometheus without the Kubernetes discovery.
+/// that carries the labels that discovery would have found.
 pub fn scrape_config(discovered: &Path) -> String {
     let config = object("monitoring/prometheus/configmap.yaml", "ConfigMap")["data"]["prometheus.yml"]
         .as_str()

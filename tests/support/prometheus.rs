@@ -1,15 +1,59 @@
-//! A real Prometheus, Debian's, on a free port with a data folder of its own.
+//! A real Prometheus, on a free port with a data folder of its own; and promtool.
+//!
+//! `tests/tools/prometheus` finds or builds both.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::client::Client;
 use super::wait_for;
+
+/// A major version of Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Major {
+    /// Debian's. The loki-stack chart runs 2.41, so rules and dashboard must do with it.
+    Two,
+    /// What the manifests ship, and what the tests run unless they say otherwise.
+    Three,
+}
+
+impl Major {
+    pub const BOTH: [Major; 2] = [Major::Two, Major::Three];
+
+    /// `prometheus`, to be given its flags.
+    pub fn prometheus(self) -> Command {
+        Command::new(self.folder().join("prometheus"))
+    }
+
+    /// `promtool`, to be given its arguments.
+    pub fn promtool(self) -> Command {
+        Command::new(self.folder().join("promtool"))
+    }
+
+    /// Where both programs are. The first call may build them, which takes minutes.
+    fn folder(self) -> &'static Path {
+        static FOLDERS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
+        let (folder, number) = match self {
+            Major::Two => (&FOLDERS[0], "2"),
+            Major::Three => (&FOLDERS[1], "3"),
+        };
+        folder.get_or_init(|| {
+            let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/prometheus"))
+                .arg(number)
+                .output()
+                .expect("tests/tools/prometheus starts");
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "tests/tools/prometheus {number}:\n{errors}");
+            PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
+        })
+    }
+}
 
 /// A running Prometheus; killed, and its data removed, when it is dropped.
 pub struct Prometheus {
@@ -19,15 +63,21 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it on a configuration (YAML), with further flags, and waits until it is ready.
+    /// Starts Prometheus 3 on a configuration (YAML), with further flags, and waits until it is ready.
     pub fn start(config: &str, flags: &[&str]) -> Prometheus {
+        Prometheus::start_major(Major::Three, config, flags)
+    }
+
+    /// Starts the Prometheus of a major version, as `start` does.
+    pub fn start_major(major: Major, config: &str, flags: &[&str]) -> Prometheus {
         let address = free_address();
         let folder = std::env::temp_dir().join(format!("httpserver-prometheus-{}", address.port()));
         fs::create_dir_all(&folder).unwrap();
         let config_file = folder.join("prometheus.yml");
         fs::write(&config_file, config).unwrap();
         let log = fs::File::create(folder.join("log")).unwrap();
-        let child = Command::new("prometheus")
+        let child = major
+            .prometheus()
             .arg(format!("--config.file={}", config_file.display()))
             .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
             .arg(format!("--web.listen-address={address}"))
@@ -36,7 +86,7 @@ impl Prometheus {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .expect("prometheus is installed");
+            .expect("Prometheus starts");
         let prometheus = Prometheus { child, address, folder };
         wait_for("Prometheus to be ready", Duration::from_secs(30), || {
             let stream = std::net::TcpStream::connect(address).ok()?;
