@@ -1,9 +1,13 @@
 //! The image: built from the Containerfile as it is, looked into, and run as a cluster would run it.
 
+#[path = "image/compose.rs"]
+mod compose;
 #[path = "image/container.rs"]
 mod container;
 #[path = "manifests/manifest.rs"]
 mod manifest;
+#[path = "image/network.rs"]
+mod network;
 #[path = "image/pod.rs"]
 mod pod;
 #[path = "image/podman.rs"]
