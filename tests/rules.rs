@@ -27,7 +27,10 @@ const FILES: [&str; 2] = ["yaml/monitoring/rules.yaml", "yaml/monitoring/prometh
 const NEIGHBOURS: [&[(&str, &str)]; 2] = [
     &[
         (r#"up{namespace="demo",job="httpserver",instance="bad"}"#, "0x9999"),
-        (r#"http_requests_in_flight{namespace="demo",job="httpserver",instance="bad"}"#, "9999x9999"),
+        (
+            r#"http_requests_in_flight{namespace="demo",job="httpserver",instance="bad"}"#,
+            "9999x9999",
+        ),
         (
             r#"http_request_duration_seconds_bucket{method="GET",path="/",status="503",le="0.5",namespace="demo",job="httpserver",instance="bad"}"#,
             "0+0x9999",
@@ -47,7 +50,10 @@ const NEIGHBOURS: [&[(&str, &str)]; 2] = [
     ],
     &[
         (r#"up{namespace="demo",job="httpserver",instance="good"}"#, "1x9999"),
-        (r#"http_requests_in_flight{namespace="demo",job="httpserver",instance="good"}"#, "0x9999"),
+        (
+            r#"http_requests_in_flight{namespace="demo",job="httpserver",instance="good"}"#,
+            "0x9999",
+        ),
         (
             r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="2.0",namespace="demo",job="httpserver",instance="good"}"#,
             "0+9999x9999",
@@ -236,7 +242,9 @@ fn the_operators_form_holds_the_same_groups() {
 fn runbooks(rules: &str) -> Vec<&str> {
     let address = |line: &'_ str| line.trim().strip_prefix("runbook_url: ").map(|_| ());
     let lines = rules.lines().filter(|line| address(line).is_some());
-    lines.map(|line| line.trim().trim_start_matches("runbook_url: ")).collect()
+    lines
+        .map(|line| line.trim().trim_start_matches("runbook_url: "))
+        .collect()
 }
 
 #[test]
@@ -298,6 +306,9 @@ fn the_one_line_of_the_docs_moves_every_runbook_address_to_a_fork() {
         let changed = fs::read_to_string(copy.join(file)).unwrap();
         let addresses = runbooks(&changed);
         assert_eq!(addresses.len(), alerts().len());
-        assert!(addresses.iter().all(|address| address.starts_with(fork)), "{addresses:?}");
+        assert!(
+            addresses.iter().all(|address| address.starts_with(fork)),
+            "{addresses:?}"
+        );
     }
 }
