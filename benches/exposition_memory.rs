@@ -34,7 +34,7 @@ fn main() {
     let mut page = Vec::new();
     row("httpserver", || {
         page.clear();
-        ours.metrics.render(httpserver::metrics::Format::Text004, &mut page);
+        ours.metrics.render(httpserver::metrics::Format::Text004, 0, &mut page);
         page.len()
     });
 

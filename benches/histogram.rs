@@ -11,7 +11,7 @@
 mod peers;
 
 use criterion::{BatchSize, Criterion, SamplingMode};
-use httpserver::metrics::{Escaping, Format, Labels, Method, Path, Status, TraceContext};
+use httpserver::metrics::{Format, Labels, Method, Path, Status, TraceContext};
 use peers::{MetricsExporter, Ours, PrometheusClient, RustPrometheus, durations_ns, label_sets};
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -189,7 +189,7 @@ fn render(criterion: &mut Criterion) {
         bencher.iter(|| {
             page.clear();
             // What the peers render, too: without process_*.
-            ours.metrics.render_requests(Format::Text004, &mut page);
+            ours.metrics.render_durations(&mut page);
             black_box(page.len())
         });
     });
@@ -226,14 +226,11 @@ fn whole_page(criterion: &mut Criterion) {
     let ours = Ours::new();
     ours.fill(&label_sets(SERIES), &durations_ns(1_000));
     let mut page = Vec::new();
-    for (name, format) in [
-        ("text", Format::Text004),
-        ("openmetrics", Format::OpenMetrics100(Some(Escaping::AllowUtf8))),
-    ] {
+    for (name, format) in [("text", Format::Text004), ("openmetrics", Format::OpenMetrics100)] {
         criterion.bench_function(&format!("whole_page/{name}"), |bencher| {
             bencher.iter(|| {
                 page.clear();
-                ours.metrics.render(format, &mut page);
+                ours.metrics.render(format, 0, &mut page);
                 black_box(page.len())
             });
         });

@@ -205,7 +205,11 @@ fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
 }
 
 fn trace(request: &Request) -> Option<TraceContext> {
-    header(request, "traceparent").and_then(TraceContext::parse)
+    let lines = request
+        .headers()
+        .iter()
+        .filter(|header| header.field.equiv("traceparent"));
+    TraceContext::from_headers(lines.map(|header| header.value.as_str()))
 }
 
 /// What becomes of the connection, by the rule that tiny_http goes by when it reads on or not.

@@ -12,7 +12,7 @@ use httpserver::access_log::AccessLog;
 use httpserver::dispatcher::Dispatch;
 use httpserver::drain::{Drain, Ending};
 use httpserver::flags::{Flags, Refusal};
-use httpserver::metrics::Metrics;
+use httpserver::metrics::{Config, DELAY_QUANTILES, Metrics};
 use httpserver::reaper::Reaper;
 use httpserver::responders::Responders;
 use httpserver::schedule::Schedule;
@@ -69,7 +69,11 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
         move |accepting| news.thread_panicked(accepting)
     });
     let draining = Arc::new(AtomicBool::new(false));
-    let metrics = Arc::new(Metrics::new(flags.buckets.clone()));
+    let metrics = Arc::new(Metrics::new(Config {
+        bounds: flags.buckets.clone(),
+        max_in_flight: flags.max_in_flight,
+        delay_quantiles: DELAY_QUANTILES.map(|q| flags.delay_min + (flags.delay_max - flags.delay_min).mul_f64(q)),
+    }));
     let schedule = Arc::new(Schedule::new(flags.max_in_flight));
     let log = flags.access_log.then(AccessLog::start).transpose()?;
     let progress = Arc::new(Progress::default());

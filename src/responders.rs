@@ -197,8 +197,7 @@ impl Responders {
                 line_headers(status)
             }
             Answer::Metrics(format) => {
-                self.metrics.in_flight().set(self.schedule.in_flight());
-                self.metrics.render(*format, body);
+                self.metrics.render(*format, self.schedule.in_flight(), body);
                 &[("Content-Type", format.content_type()), ("Vary", "Accept")]
             }
             Answer::Ui => {

@@ -12,7 +12,7 @@ pub const PAGE: &[u8] = include_bytes!("ui.html");
 /// `default-src 'none'` forbids what is not named here, so no request can leave for another host; no page may frame it.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-cMAiIBrgb3xc9y+BsYW6dGXea8vIilAX3Ealt+RSN+Y='; ",
+    "script-src 'sha256-JF346fViD4sBKscnxqYdtkD83zrDJsEbUgkcaoTFJHU='; ",
     "style-src 'sha256-4+NtnczbhO53zPz7B5BM5xYGN0wQ4R3UndxT5H/siSk='; ",
     "connect-src 'self'; ",
     "img-src data:; ",

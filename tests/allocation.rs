@@ -3,7 +3,7 @@
 use std::alloc::System;
 use std::sync::Arc;
 
-use httpserver::metrics::{Bounds, Escaping, Format, Labels, Method, Metrics, Path, Status, TraceContext};
+use httpserver::metrics::{Config, Format, Labels, Method, Metrics, Path, Status, TraceContext};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -22,7 +22,7 @@ fn allocations(mut call: impl FnMut()) -> usize {
 
 #[test]
 fn neither_recording_nor_rendering_allocates_once_warm() {
-    let metrics = Arc::new(Metrics::new(Bounds::default()));
+    let metrics = Arc::new(Metrics::new(Config::default()));
     let mut recorder = metrics.recorder();
     let labels = Labels {
         method: Method::Get,
@@ -35,11 +35,11 @@ fn neither_recording_nor_rendering_allocates_once_warm() {
     assert_eq!(allocations(&mut record), 0);
 
     let mut page = Vec::new();
-    for format in [Format::Text004, Format::OpenMetrics100(Some(Escaping::AllowUtf8))] {
-        metrics.render(format, &mut page);
+    for format in Format::ALL {
+        metrics.render(format, 0, &mut page);
         let render = || {
             page.clear();
-            metrics.render(format, &mut page);
+            metrics.render(format, 0, &mut page);
         };
         assert_eq!(allocations(render), 0, "{format:?}");
     }

@@ -7,20 +7,19 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use httpserver::metrics::{Bounds, Escaping, Format, Labels, Method, Metrics, Path, Status, TraceContext};
+use httpserver::metrics::{Bounds, CloseReason, Config, Format, Labels, Method, Metrics, Path, Status, TraceContext};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const FORMATS: [Format; 8] = [
-    Format::Text004,
-    Format::Text100(Escaping::AllowUtf8),
-    Format::Text100(Escaping::Underscores),
-    Format::Text100(Escaping::Values),
-    Format::OpenMetrics001,
-    Format::OpenMetrics100(None),
-    Format::OpenMetrics100(Some(Escaping::AllowUtf8)),
-    Format::OpenMetrics100(Some(Escaping::Underscores)),
-];
+/// Requests in flight, as the server reports them.
+const IN_FLIGHT: usize = 7;
+
+fn config(bounds: Bounds) -> Config {
+    Config {
+        bounds,
+        ..Config::default()
+    }
+}
 
 fn is_openmetrics(format: Format) -> bool {
     format.content_type().starts_with("application/openmetrics-text")
@@ -60,8 +59,9 @@ fn observations(bounds: &Bounds) -> Vec<Observation> {
         .chain(anywhere)
         .map(|duration_ns| {
             let trace = random.bool().then(|| {
+                let flags = random.u8(..2);
                 let (trace_id, span_id) = (random.u128(1..), random.u64(1..));
-                TraceContext::parse(&format!("00-{trace_id:032x}-{span_id:016x}-01")).unwrap()
+                TraceContext::parse(&format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}")).unwrap()
             });
             (series[random.usize(..series.len())], duration_ns, trace)
         })
@@ -77,7 +77,7 @@ fn record(metrics: &Arc<Metrics>, observations: &[Observation]) {
 
 fn page(metrics: &Metrics, format: Format) -> String {
     let mut page = Vec::new();
-    metrics.render(format, &mut page);
+    metrics.render(format, IN_FLIGHT, &mut page);
     String::from_utf8(page).expect("UTF-8")
 }
 
@@ -150,11 +150,15 @@ fn the_official_parsers_agree_with_what_was_observed_in_every_format() {
         "0.00012345,0.001,9.999999999,100000".parse().unwrap(),
         "1".parse().unwrap(),
     ] {
-        let metrics = Arc::new(Metrics::new(bounds.clone()));
+        let metrics = Arc::new(Metrics::new(config(bounds.clone())));
         let observations = observations(&bounds);
         record(&metrics, &observations);
-        metrics.in_flight().set(1);
-        let pages: Vec<_> = FORMATS.iter().map(|&format| (format, page(&metrics, format))).collect();
+        metrics.connection_closed(CloseReason::Idle);
+        metrics.connection_closed(CloseReason::Idle);
+        let pages: Vec<_> = Format::ALL
+            .iter()
+            .map(|&format| (format, page(&metrics, format)))
+            .collect();
         for ((format, _), parsed) in pages.iter().zip(parsed(&pages)) {
             check_durations(&parsed, *format, &bounds, &observations);
             check_singles(&parsed, *format);
@@ -204,7 +208,12 @@ fn check_durations(page: &Value, format: Format, bounds: &Bounds, observations: 
                     let exemplar = &sample.exemplar;
                     assert_eq!(exemplar["labels"]["api"], sample.labels["path"]);
                     assert!((now - exemplar["timestamp"].as_f64().unwrap()).abs() < 60.0);
+                    // A sampled trace, if there is one. The ids of others never appear.
+                    let sampled = |(_, _, trace): &&Observation| trace.is_some_and(TraceContext::is_sampled);
+                    let any_sampled = in_bucket.clone().any(|observation| sampled(&observation));
+                    assert_eq!(exemplar["labels"].get("trace_id").is_some(), any_sampled);
                     let shown = in_bucket.any(|(_, duration_ns, trace)| {
+                        let trace = trace.filter(|trace| trace.is_sampled());
                         let trace_id = trace.map(|trace| Value::from(format!("{:032x}", trace.trace_id())));
                         let span_id = trace.map(|trace| Value::from(format!("{:016x}", trace.span_id())));
                         exemplar["value"].as_f64() == Some(*duration_ns as f64 / 1e9)
@@ -220,19 +229,16 @@ fn check_durations(page: &Value, format: Format, bounds: &Bounds, observations: 
                 // The page is exact, a float64 has 53 bits.
                 assert!((sample.value - sum_ns as f64 / 1e9).abs() <= sample.value * 1e-15);
             }
-            "_created" => assert!((now - sample.value).abs() < 60.0),
             other => panic!("a sample {other}"),
         }
     }
-    let series = 4;
-    let mut expected = vec![
+    // Those observed, and of those that exist from the start two that were not.
+    let series = 4 + 2;
+    let expected = [
         ("_bucket", series * (bounds.upper_ns().len() + 1)),
         ("_count", series),
         ("_sum", series),
     ];
-    if is_openmetrics(format) {
-        expected.push(("_created", series));
-    }
     let expected = expected
         .into_iter()
         .map(|(suffix, count)| (format!("{NAME}{suffix}"), count))
@@ -245,6 +251,10 @@ fn check_singles(page: &Value, format: Format) {
     let openmetrics = is_openmetrics(format);
     for (name, kind, unit) in [
         ("http_requests_in_flight", "gauge", ""),
+        ("httpserver_max_in_flight", "gauge", ""),
+        ("httpserver_delay_quantile_seconds", "gauge", "seconds"),
+        ("httpserver_connections_closed", "counter", ""),
+        ("httpserver_start_time_seconds", "gauge", "seconds"),
         ("process_cpu_seconds", "counter", "seconds"),
         ("process_resident_memory_bytes", "gauge", "bytes"),
         ("process_virtual_memory_bytes", "gauge", "bytes"),
@@ -257,10 +267,27 @@ fn check_singles(page: &Value, format: Format) {
         assert_eq!(page[name]["unit"], if openmetrics { unit } else { "" }, "{name}");
         assert!(!page[name]["help"].as_str().unwrap().is_empty());
     }
-    assert_eq!(samples(page, "http_requests_in_flight")[0].value, 1.0);
+    assert_eq!(samples(page, "http_requests_in_flight")[0].value, IN_FLIGHT as f64);
+    assert_eq!(samples(page, "httpserver_max_in_flight")[0].value, 10_000.0);
+    let delays: Vec<_> = samples(page, "httpserver_delay_quantile_seconds")
+        .into_iter()
+        .map(|sample| (sample.labels["q"].clone(), sample.value))
+        .collect();
+    assert_eq!(
+        delays,
+        [("0.5", 1.0), ("0.9", 1.8), ("0.99", 1.98)].map(|(q, delay)| (q.to_owned(), delay))
+    );
+    for (sample, reason) in samples(page, "httpserver_connections_closed")
+        .iter()
+        .zip(CloseReason::ALL)
+    {
+        assert_eq!(sample.name, "httpserver_connections_closed_total");
+        assert_eq!(sample.labels["reason"], reason.as_str());
+        assert_eq!(sample.value, if reason == CloseReason::Idle { 2.0 } else { 0.0 });
+    }
     let cpu = samples(page, "process_cpu_seconds");
     assert_eq!(cpu[0].name, "process_cpu_seconds_total");
-    assert_eq!(cpu.len(), if openmetrics { 2 } else { 1 });
+    assert_eq!(cpu.len(), 1);
     let (family, kind) = if openmetrics {
         ("httpserver_build", "info")
     } else {
@@ -297,9 +324,9 @@ proptest! {
     fn any_observations_render_rising_buckets_and_equal_inf_and_count(
         observed in proptest::collection::vec((labels(), duration_ns(), 0..3usize), 0..200),
         bounds in proptest::sample::select(vec!["1", "linear:0.25,0.25,8", "exponential:0.000000001,2,40"]),
-        format in proptest::sample::select(&FORMATS[..]),
+        format in proptest::sample::select(&Format::ALL[..]),
     ) {
-        let metrics = Arc::new(Metrics::new(bounds.parse().unwrap()));
+        let metrics = Arc::new(Metrics::new(config(bounds.parse().unwrap())));
         let mut recorders = [metrics.recorder(), metrics.recorder(), metrics.recorder()];
         for &(labels, duration_ns, recorder) in &observed {
             recorders[recorder].record(labels, duration_ns, None);

@@ -1,7 +1,7 @@
 //! The same histogram in this crate and in three others: `http_request_duration_seconds{method,path,status}` with
 //! the twelve default bounds.
 
-use httpserver::metrics::{Bounds, Labels, Method, Metrics, Path, Recorder, Status};
+use httpserver::metrics::{Bounds, Config, Labels, Method, Metrics, Path, Recorder, Status};
 use metrics::Recorder as _;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use prometheus::Encoder as _;
@@ -45,7 +45,7 @@ pub struct Ours {
 impl Ours {
     pub fn new() -> Ours {
         Ours {
-            metrics: Arc::new(Metrics::new(Bounds::default())),
+            metrics: Arc::new(Metrics::new(Config::default())),
         }
     }
 

@@ -1,142 +1,140 @@
-//! Every metric of the server, and the pages that expose them.
+//! Every metric of the server, and the formats that expose them.
 //!
-//! Threads that answer requests each own a [`Recorder`] and record durations through it; whoever serves
-//! `/metrics` calls [`Metrics::render`]. Recording never waits for anything, rendering never for a recorder, and
-//! a page's `_count`, `_sum` and buckets describe the same observations: `histogram` tells how.
-//!
-//! The modules, from the inside out: `histogram` and `exemplar` hold what one thread observed of one series;
-//! `recorder` hands out the right to write to them; `page` puts all together, `text` and `openmetrics`
-//! know what differs between the formats and `families` what is the same.
+//! Each thread that responds to requests owns a [`Recorder`] and records durations through it. [`Metrics::render`] writes
+//! the exposition. Recording never waits for anything, rendering never for a recorder, and the `_count`, `_sum` and
+//! buckets of one exposition describe the same observations: `record/histogram.rs` explains how.
 
-mod bounds;
-mod buckets;
-mod decimal;
-mod exemplar;
-mod families;
-mod gauge;
-mod histogram;
-mod labels;
-#[cfg(all(test, loom))]
-mod model;
-mod negotiation;
-mod openmetrics;
-mod page;
+mod expose;
 mod process;
-mod recorder;
-#[cfg(all(test, not(loom)))]
-mod stress;
-mod sync;
-mod text;
-mod traceparent;
+mod record;
 
-pub use bounds::{BOUND_MAX_NS, BOUNDS_MAX, Bounds, BoundsError};
-pub use gauge::Gauge;
-pub use labels::{Labels, Method, Path, Status};
-pub use negotiation::{Escaping, Format};
-pub use recorder::Recorder;
-pub use traceparent::TraceContext;
-
-use buckets::Buckets;
-use histogram::Snapshot;
-use labels::SERIES_MAX;
-use page::{Layout, Page};
-pub(crate) use process::Process;
-use recorder::Shard;
-use std::fmt;
-use std::sync::Arc;
-use sync::{AtomicU64, Ordering};
-
-/// The series that exists before anything was observed, so that a rate over it can start from 0.
-const MAIN_SERIES: Labels = Labels {
-    method: Method::Get,
-    path: Path::Root,
-    status: Status::OK,
+pub use expose::Format;
+pub use record::{
+    BOUND_MAX_NS, BOUNDS_MAX, Bounds, BoundsError, CloseReason, Labels, Method, Path, Recorder, Status, TraceContext,
 };
+
+use expose::State;
+pub(crate) use process::Process;
+use process::Usage;
+use record::{AtomicU64, Buckets, Ordering, SERIES_MAX, Shard, Snapshot, unix_time_ms};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The statuses of the series `GET`, `/` that exist from the start. A rate needs a value before the first event, and alerts
+/// and dashboards need the rates of these.
+const STATUSES_FROM_THE_START: [Status; 3] = [Status::OK, Status::INTERNAL_SERVER_ERROR, Status::SERVICE_UNAVAILABLE];
+
+/// What metrics are made of that never changes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The bounds of the histogram.
+    pub bounds: Bounds,
+    /// The gauge `httpserver_max_in_flight`.
+    pub max_in_flight: usize,
+    /// The gauges `httpserver_delay_quantile_seconds`: the quantiles [`DELAY_QUANTILES`] of the configured delay.
+    pub delay_quantiles: [Duration; DELAY_QUANTILES.len()],
+}
+
+impl Default for Config {
+    /// Twelve bounds, 10,000 requests in flight, and the quantiles of 0 to 2 seconds.
+    fn default() -> Config {
+        Config {
+            bounds: Bounds::default(),
+            max_in_flight: 10_000,
+            delay_quantiles: DELAY_QUANTILES.map(|q| Duration::from_secs(2).mul_f64(q)),
+        }
+    }
+}
+
+/// The quantiles of the configured delay that are exposed.
+pub const DELAY_QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
 /// All metrics of the process.
 pub struct Metrics {
-    bounds: Bounds,
+    config: Config,
     buckets: Buckets,
-    layout: Layout,
     process: Process,
-    in_flight: Gauge,
-    /// When each series was first observed, in Unix milliseconds; 0 where it was not yet.
+    /// When each series was first observed, in Unix milliseconds; 0 before.
     created_ms: [AtomicU64; SERIES_MAX],
+    /// Closed connections by reason.
+    closed: [AtomicU64; CloseReason::ALL.len()],
     shards: Arc<Shard>,
-    scrape: Scrape,
+    next_scrape: NextScrape,
 }
 
-/// The number of OpenMetrics pages so far, and one: exemplars are kept by it. On a cache line of its own, since
-/// every observation reads it and only scrapes write it.
+/// The number of the next scrape that shows exemplars, from 1. On a cache line of its own, since every observation reads
+/// it and only scrapes write it.
 #[repr(align(128))]
-struct Scrape(AtomicU64);
+struct NextScrape(AtomicU64);
 
 impl Metrics {
-    /// Metrics with nothing observed, but for the series `GET`, `/`, `200`, which exists from the start.
-    pub fn new(bounds: Bounds) -> Metrics {
+    /// Returns metrics without observations.
+    pub fn new(config: Config) -> Metrics {
         let metrics = Metrics {
-            buckets: Buckets::new(&bounds),
-            layout: Layout::new(&bounds),
-            bounds,
+            buckets: Buckets::new(&config.bounds),
+            config,
             process: Process::new(),
-            in_flight: Gauge::new(),
             created_ms: std::array::from_fn(|_| AtomicU64::new(0)),
+            closed: std::array::from_fn(|_| AtomicU64::new(0)),
             shards: Arc::new(Shard::new_taken(false)),
-            scrape: Scrape(AtomicU64::new(1)),
+            next_scrape: NextScrape(AtomicU64::new(1)),
         };
-        metrics.mark_created(MAIN_SERIES.index());
+        for status in STATUSES_FROM_THE_START {
+            let (method, path) = (Method::Get, Path::Root);
+            metrics.create(Labels { method, path, status }.index());
+        }
         metrics
     }
 
-    /// The right to record, for one thread. What it recorded stays when it is dropped.
+    /// Returns the right to record, for one thread. What was recorded stays after it is dropped.
     pub fn recorder(self: &Arc<Self>) -> Recorder {
         Recorder::new(Arc::clone(self))
     }
 
-    /// The gauge `http_requests_in_flight`.
-    pub fn in_flight(&self) -> &Gauge {
-        &self.in_flight
+    /// Counts a connection that the server closed: `httpserver_connections_closed_total`.
+    pub fn connection_closed(&self, reason: CloseReason) {
+        self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The histogram's bounds.
-    pub fn bounds(&self) -> &Bounds {
-        &self.bounds
-    }
-
-    /// Appends the whole exposition to `page`. The Content-Type that goes with it is the format's.
+    /// Appends the whole exposition to `out`. Its Content-Type is that of the format.
     ///
-    /// Each series is as of one moment for each recorder, and never less than on a page rendered before. Nothing
-    /// is allocated but the room that `page` lacks.
-    pub fn render(&self, format: Format, page: &mut Vec<u8>) {
-        let mut page = self.layout.page(format.is_openmetrics(), page);
-        self.put_requests(&mut page);
-        page.build();
-        page.process(&self.process, self.process.usage());
-        page.end();
-        if format.is_openmetrics() {
-            // Relaxed: exemplars of either number are right.
-            self.scrape.0.fetch_add(1, Ordering::Relaxed);
+    /// `in_flight` is the number of requests that wait for their responses: the gauge `http_requests_in_flight`.
+    ///
+    /// Each series is as of one moment for each recorder, and no count is below that of an earlier exposition. Nothing is
+    /// allocated if `out` has the capacity.
+    pub fn render(&self, format: Format, in_flight: usize, out: &mut Vec<u8>) {
+        expose::render(format, &self.state(in_flight, self.process.usage()), out);
+        if format != Format::Text004 {
+            // Relaxed: an exemplar of either number is valid.
+            self.next_scrape.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Appends only what the server counts itself, the `http_*` families, and asks the kernel nothing: the part
-    /// of [`render`](Metrics::render) that can be compared with other libraries.
-    pub fn render_requests(&self, format: Format, page: &mut Vec<u8>) {
-        self.put_requests(&mut self.layout.page(format.is_openmetrics(), page));
+    /// Appends only `http_request_duration_seconds` to `out`, as text, and makes no system call: the part of
+    /// [`render`](Metrics::render) that can be compared with other libraries.
+    pub fn render_durations(&self, out: &mut Vec<u8>) {
+        expose::render_durations(&self.state(0, Usage::default()), out);
     }
 
-    fn put_requests(&self, page: &mut Page) {
-        page.begin_request_duration();
-        for labels in Labels::all() {
-            let created_ms = self.created_ms[labels.index()].load(Ordering::Relaxed);
-            if created_ms != 0 {
-                page.request_duration(labels, &self.snapshot(labels), created_ms);
-            }
+    /// When the process started, in Unix milliseconds. It never changes, so it identifies the process.
+    fn started_at_ms(&self) -> u64 {
+        self.process.started_at_ms()
+    }
+
+    fn state(&self, in_flight: usize, usage: Usage) -> State<'_> {
+        State {
+            metrics: self,
+            in_flight,
+            usage,
         }
-        page.requests_in_flight(self.in_flight.get());
     }
 
-    /// The series over all shards.
+    /// Returns whether the series exists.
+    fn is_created(&self, labels: Labels) -> bool {
+        self.created_ms[labels.index()].load(Ordering::Relaxed) != 0
+    }
+
+    /// Returns the series over all shards.
     fn snapshot(&self, labels: Labels) -> Snapshot {
         let mut total = Snapshot::new();
         for series in self.shards.list().filter_map(|shard| shard.series(labels.index())) {
@@ -145,29 +143,12 @@ impl Metrics {
         total
     }
 
-    fn shards(&self) -> &Arc<Shard> {
-        &self.shards
-    }
-
-    #[inline]
-    fn scrape(&self) -> u64 {
-        self.scrape.0.load(Ordering::Relaxed)
-    }
-
-    /// Notes the time of a series' first observation, whichever shard makes it.
-    fn mark_created(&self, index: usize) {
-        // A clock at zero would read as "not yet".
-        let now_ms = exemplar::unix_time_ms().max(1);
+    /// Creates a series, as of now, unless it exists.
+    fn create(&self, index: usize) {
+        // A clock at zero would mean that it does not exist.
+        let now_ms = unix_time_ms().max(1);
         // An error means that another shard was first.
         let _ = self.created_ms[index].compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metrics")
-            .field("bounds", &self.bounds)
-            .finish_non_exhaustive()
     }
 }
 
@@ -175,7 +156,11 @@ impl fmt::Debug for Metrics {
 mod tests {
     use super::*;
 
-    const ROOT_OK: Labels = MAIN_SERIES;
+    const ROOT_OK: Labels = Labels {
+        method: Method::Get,
+        path: Path::Root,
+        status: Status::OK,
+    };
     const UI_MISSING: Labels = Labels {
         method: Method::Head,
         path: Path::Ui,
@@ -183,61 +168,90 @@ mod tests {
     };
 
     fn metrics(bounds: &str) -> Arc<Metrics> {
-        Arc::new(Metrics::new(bounds.parse().unwrap()))
+        let bounds = bounds.parse().unwrap();
+        Arc::new(Metrics::new(Config {
+            bounds,
+            ..Config::default()
+        }))
     }
 
-    fn page(metrics: &Metrics, format: Format) -> String {
-        let mut page = Vec::new();
-        metrics.render(format, &mut page);
-        String::from_utf8(page).unwrap()
+    fn exposition(metrics: &Metrics, format: Format) -> String {
+        let mut out = Vec::new();
+        metrics.render(format, 1, &mut out);
+        String::from_utf8(out).unwrap()
     }
 
-    /// The page without what depends on this process and the time.
-    fn steady(page: &str) -> Vec<&str> {
-        let varies = |line: &&str| line.contains("process_") || line.contains("_created{");
-        page.lines().filter(|line| !varies(line)).collect()
+    /// Returns the lines of `http_*` and `httpserver_*` that do not depend on this process and the time.
+    fn steady(exposition: &str) -> Vec<&str> {
+        let varies = |line: &&str| line.contains("process_") || line.starts_with("httpserver_start_time_seconds ");
+        exposition.lines().filter(|line| !varies(line)).collect()
     }
 
     #[test]
-    fn the_text_page_has_every_line_in_its_place() {
+    fn the_text_exposition_has_each_line_in_its_place() {
         let metrics = metrics("0.1,1");
         let mut recorder = metrics.recorder();
         recorder.record(ROOT_OK, 100_000_000, None);
         recorder.record(ROOT_OK, 100_000_001, None);
         recorder.record(UI_MISSING, 5_000_000_000, None);
-        metrics.in_flight().set(1);
-        assert_eq!(
-            steady(&page(&metrics, Format::Text004)),
-            [
-                "# HELP http_request_duration_seconds A histogram of the HTTP request durations in seconds.",
-                "# TYPE http_request_duration_seconds histogram",
-                r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="0.1"} 1"#,
-                r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="1"} 2"#,
-                r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="+Inf"} 2"#,
-                r#"http_request_duration_seconds_sum{method="GET",path="/",status="200"} 0.200000001"#,
-                r#"http_request_duration_seconds_count{method="GET",path="/",status="200"} 2"#,
-                r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="0.1"} 0"#,
-                r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="1"} 0"#,
-                r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="+Inf"} 1"#,
-                r#"http_request_duration_seconds_sum{method="HEAD",path="/ui",status="404"} 5"#,
-                r#"http_request_duration_seconds_count{method="HEAD",path="/ui",status="404"} 1"#,
-                "# HELP http_requests_in_flight HTTP requests taken and not yet answered.",
-                "# TYPE http_requests_in_flight gauge",
-                "http_requests_in_flight 1",
-                "# HELP httpserver_build_info The version of the running server.",
-                "# TYPE httpserver_build_info gauge",
-                concat!("httpserver_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-            ]
-        );
+        metrics.connection_closed(CloseReason::Flood);
+        let expected = [
+            "# HELP http_request_duration_seconds A histogram of the HTTP request durations in seconds.",
+            "# TYPE http_request_duration_seconds histogram",
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="0.1"} 1"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="1"} 2"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="+Inf"} 2"#,
+            r#"http_request_duration_seconds_sum{method="GET",path="/",status="200"} 0.200000001"#,
+            r#"http_request_duration_seconds_count{method="GET",path="/",status="200"} 2"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="500",le="0.1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="500",le="1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="500",le="+Inf"} 0"#,
+            r#"http_request_duration_seconds_sum{method="GET",path="/",status="500"} 0"#,
+            r#"http_request_duration_seconds_count{method="GET",path="/",status="500"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="503",le="0.1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="503",le="1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="503",le="+Inf"} 0"#,
+            r#"http_request_duration_seconds_sum{method="GET",path="/",status="503"} 0"#,
+            r#"http_request_duration_seconds_count{method="GET",path="/",status="503"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="0.1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="1"} 0"#,
+            r#"http_request_duration_seconds_bucket{method="HEAD",path="/ui",status="404",le="+Inf"} 1"#,
+            r#"http_request_duration_seconds_sum{method="HEAD",path="/ui",status="404"} 5"#,
+            r#"http_request_duration_seconds_count{method="HEAD",path="/ui",status="404"} 1"#,
+            "# HELP http_requests_in_flight HTTP requests received and not yet responded to.",
+            "# TYPE http_requests_in_flight gauge",
+            "http_requests_in_flight 1",
+            "# HELP httpserver_max_in_flight The largest number of HTTP requests in flight; more get a 503.",
+            "# TYPE httpserver_max_in_flight gauge",
+            "httpserver_max_in_flight 10000",
+            "# HELP httpserver_connections_closed_total Connections that the server closed, by reason.",
+            "# TYPE httpserver_connections_closed_total counter",
+            r#"httpserver_connections_closed_total{reason="idle"} 0"#,
+            r#"httpserver_connections_closed_total{reason="slow_head"} 0"#,
+            r#"httpserver_connections_closed_total{reason="oversized_head"} 0"#,
+            r#"httpserver_connections_closed_total{reason="flood"} 1"#,
+            r#"httpserver_connections_closed_total{reason="descriptors"} 0"#,
+            r#"httpserver_connections_closed_total{reason="refused_body"} 0"#,
+            "# HELP httpserver_delay_quantile_seconds Quantiles of the configured delay of GET / with status 200.",
+            "# TYPE httpserver_delay_quantile_seconds gauge",
+            r#"httpserver_delay_quantile_seconds{q="0.5"} 1"#,
+            r#"httpserver_delay_quantile_seconds{q="0.9"} 1.8"#,
+            r#"httpserver_delay_quantile_seconds{q="0.99"} 1.98"#,
+            "# HELP httpserver_build_info The version of the running server.",
+            "# TYPE httpserver_build_info gauge",
+            concat!("httpserver_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "# HELP httpserver_start_time_seconds When the process started, in Unix time as of then; it never changes.",
+            "# TYPE httpserver_start_time_seconds gauge",
+        ];
+        assert_eq!(steady(&exposition(&metrics, Format::Text004)), expected);
     }
 
     #[test]
-    fn the_openmetrics_page_has_every_line_in_its_place() {
+    fn openmetrics_has_its_own_metadata_bounds_exemplars_and_end() {
         let metrics = metrics("0.1,1");
-        let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-        metrics.recorder().record(ROOT_OK, 1_500_000_000, trace);
-        let page = page(&metrics, Format::OpenMetrics100(None));
-        let lines = steady(&page);
+        metrics.recorder().record(ROOT_OK, 1_500_000_000, trace(true));
+        let exposition = exposition(&metrics, Format::OpenMetrics100);
+        let lines = steady(&exposition);
         assert_eq!(
             lines[..5],
             [
@@ -253,33 +267,69 @@ mod tests {
             r##"# {api="/",trace_id="4bf92f3577b34da6a3ce929d0e0e4736",span_id="00f067aa0ba902b7"} 1.5 "##,
         );
         assert!(lines[5].starts_with(with_exemplar), "{}", lines[5]);
-        assert_eq!(
-            lines[6..],
-            [
-                r#"http_request_duration_seconds_sum{method="GET",path="/",status="200"} 1.5"#,
-                r#"http_request_duration_seconds_count{method="GET",path="/",status="200"} 1"#,
-                "# TYPE http_requests_in_flight gauge",
-                "# HELP http_requests_in_flight HTTP requests taken and not yet answered.",
-                "http_requests_in_flight 0",
-                "# TYPE httpserver_build info",
-                "# HELP httpserver_build The version of the running server.",
-                concat!("httpserver_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-                "# EOF",
-            ]
-        );
-        assert!(page.contains("\nprocess_cpu_seconds_created "));
-        assert!(page.contains("\nhttp_request_duration_seconds_created{method=\"GET\""));
+        for line in [
+            "# TYPE httpserver_connections_closed counter",
+            "# TYPE httpserver_build info",
+            "# UNIT httpserver_start_time_seconds seconds",
+        ] {
+            assert!(lines.contains(&line), "{line}");
+        }
+        assert_eq!(lines.last(), Some(&"# EOF"));
+        assert!(!exposition.contains("_created"));
+    }
+
+    fn trace(is_sampled: bool) -> Option<TraceContext> {
+        let flags = u8::from(is_sampled);
+        TraceContext::parse(&format!(
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags:02x}"
+        ))
     }
 
     #[test]
-    fn the_main_series_exists_before_anything_is_observed() {
-        let page = page(&metrics("1"), Format::Text004);
-        assert!(page.contains("http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"} 0\n"));
-        assert_eq!(page.matches("_count{").count(), 1);
+    fn a_trace_that_is_not_sampled_never_appears() {
+        let metrics = metrics("1");
+        let exemplar = |is_sampled| {
+            metrics.recorder().record(ROOT_OK, 500_000_000, trace(is_sampled));
+            exposition(&metrics, Format::OpenMetrics100)
+        };
+        let untraced = exemplar(false);
+        assert!(untraced.contains(r##"# {api="/"} 0.5 "##) && !untraced.contains("trace_id"));
+        let traced = r##"# {api="/",trace_id="4bf92f3577b34da6a3ce929d0e0e4736",span_id="00f067aa0ba902b7"} 0.5 "##;
+        assert!(exemplar(true).contains(traced));
+        // Across scrapes, whatever is observed meanwhile.
+        assert!(exemplar(false).contains(traced));
+        assert!(exemplar(false).contains(traced));
     }
 
     #[test]
-    fn what_a_recorder_recorded_outlives_it_and_its_shard_serves_the_next() {
+    fn of_all_recorders_the_latest_sampled_trace_is_the_exemplar() {
+        let metrics = metrics("1");
+        let mut recorders = [metrics.recorder(), metrics.recorder(), metrics.recorder()];
+        let shown = |id: u64| exposition(&metrics, Format::OpenMetrics100).contains(&format!("trace_id=\"{id:032x}\""));
+        for id in 1..=9 {
+            let recorder = id as usize % 3;
+            let trace = TraceContext::parse(&format!("00-{id:032x}-{id:016x}-01"));
+            recorders[recorder].record(ROOT_OK, 1, trace);
+            assert!(shown(id));
+            std::thread::sleep(Duration::from_millis(2));
+            recorders[(recorder + 1) % 3].record(ROOT_OK, 2, None);
+            assert!(shown(id) && shown(id));
+        }
+    }
+
+    #[test]
+    fn the_series_of_alerts_exist_before_anything_is_observed() {
+        let exposition = exposition(&metrics("1"), Format::Text004);
+        for status in ["200", "500", "503"] {
+            let line =
+                format!("http_request_duration_seconds_count{{method=\"GET\",path=\"/\",status=\"{status}\"}} 0\n");
+            assert!(exposition.contains(&line));
+        }
+        assert_eq!(exposition.matches("_count{").count(), 3);
+    }
+
+    #[test]
+    fn what_was_recorded_outlives_its_recorder_and_the_next_one_gets_the_shard() {
         let metrics = metrics("1");
         for _ in 0..3 {
             metrics.recorder().record(ROOT_OK, 1, None);
@@ -295,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn rendering_appends_and_a_warm_buffer_is_not_grown() {
+    fn rendering_appends_and_does_not_grow_a_buffer_that_has_the_capacity() {
         let metrics = metrics("1");
-        let mut page = b"before".to_vec();
-        metrics.render(Format::Text004, &mut page);
-        assert!(page.starts_with(b"before# HELP"));
-        let capacity = page.capacity();
-        page.clear();
-        metrics.render(Format::Text004, &mut page);
-        assert_eq!(page.capacity(), capacity);
+        let mut out = b"before".to_vec();
+        metrics.render(Format::Text004, 0, &mut out);
+        assert!(out.starts_with(b"before# HELP"));
+        let capacity = out.capacity();
+        out.clear();
+        metrics.render(Format::Text004, 0, &mut out);
+        assert_eq!(out.capacity(), capacity);
     }
 }

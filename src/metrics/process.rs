@@ -1,22 +1,23 @@
-//! What the kernel tells of this process, for the `process_*` metrics.
+//! The `process_*` metrics: what the kernel reports of this process.
 //!
-//! The names and meanings are those of Prometheus' "Standard and runtime collectors", the sources those of
-//! proc(5). What cannot be read is `None` and left off the page, never guessed. Reading allocates nothing.
+//! The names and meanings are those of Prometheus' "Standard and runtime collectors", the sources those of proc(5). What
+//! cannot be read is `None` and left out of the exposition, never guessed. Reading allocates nothing.
 
-use super::decimal::NS_PER_SECOND;
+use super::expose::decimal::NS_PER_SECOND;
+use super::record::unix_time_ms;
 use nix::sys::resource::{Resource, getrlimit};
 use std::fs::{self, File};
 use std::io::Read;
 
-/// The unit of the times in /proc/self/stat. `sysconf(_SC_CLK_TCK)` is 100 on every architecture that Rust
-/// has a Linux target for: it is the kernel's ABI, whatever its tick.
+/// The unit of the times in /proc/self/stat. `sysconf(_SC_CLK_TCK)` is 100 on every architecture for which Rust has a
+/// Linux target: it is the kernel's ABI, whatever its tick.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// What stays the same while the process lives.
+/// What never changes while the process lives.
 #[derive(Debug)]
 pub(crate) struct Process {
     page_size_bytes: Option<u64>,
-    start_time_ms: Option<u64>,
+    started_at_ms: u64,
 }
 
 /// What the process uses at one moment.
@@ -27,29 +28,28 @@ pub(super) struct Usage {
     pub resident_memory_bytes: Option<u64>,
     pub virtual_memory_bytes: Option<u64>,
     pub open_fds: Option<u64>,
-    /// The soft limit: the one that `open` fails by.
+    /// The soft limit: the one at which `open` fails.
     pub max_fds: Option<u64>,
+    /// When the process started, in Unix time. It changes if the clock is set, since the kernel then changes the time of
+    /// boot, from which it counts.
+    pub start_time_ms: Option<u64>,
     pub threads: Option<u64>,
 }
 
 impl Process {
     pub(crate) fn new() -> Process {
-        let start_ticks = Stat::read().map(|stat| stat.start_ticks);
-        let boot_time_seconds = boot_time_seconds();
         Process {
             page_size_bytes: page_size_bytes(),
-            start_time_ms: start_ticks
-                .zip(boot_time_seconds)
-                .map(|(ticks, boot)| boot * 1_000 + ticks * (1_000 / TICKS_PER_SECOND)),
+            started_at_ms: Stat::read().and_then(Stat::start_time_ms).unwrap_or_else(unix_time_ms),
         }
     }
 
-    /// When the process started, in Unix time, to the tick.
-    pub(super) fn start_time_ms(&self) -> Option<u64> {
-        self.start_time_ms
+    /// When the process started, in Unix time as of then. It never changes, so it identifies the process.
+    pub(super) fn started_at_ms(&self) -> u64 {
+        self.started_at_ms
     }
 
-    /// How much memory is resident.
+    /// Returns how much memory is resident.
     pub(crate) fn resident_memory_bytes(&self) -> Option<u64> {
         self.resident_bytes(Stat::read()?)
     }
@@ -66,12 +66,13 @@ impl Process {
             virtual_memory_bytes: stat.map(|stat| stat.virtual_memory_bytes),
             open_fds: open_fds(),
             max_fds: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _hard)| soft),
+            start_time_ms: stat.and_then(Stat::start_time_ms),
             threads: stat.map(|stat| stat.threads),
         }
     }
 }
 
-/// More than /proc/self/stat can hold: 52 numbers of at most 20 digits, and a name of at most 64 bytes.
+/// Above the largest size of /proc/self/stat: 52 numbers of at most 20 digits, and a name of at most 64 bytes.
 const STAT_MAX_BYTES: usize = 2_048;
 
 /// The fields of /proc/self/stat that are used, by their numbers in proc(5).
@@ -90,17 +91,22 @@ struct Stat {
 }
 
 impl Stat {
+    /// Returns when the process started, in Unix time, to the tick.
+    fn start_time_ms(self) -> Option<u64> {
+        Some(boot_time_seconds()? * 1_000 + self.start_ticks * (1_000 / TICKS_PER_SECOND))
+    }
+
     fn read() -> Option<Stat> {
         let mut buffer = [0; STAT_MAX_BYTES];
         read("/proc/self/stat", &mut buffer).and_then(Stat::parse)
     }
 
     fn parse(stat: &[u8]) -> Option<Stat> {
-        // Field 2 is the program's name in parentheses and may hold anything, parentheses and spaces included.
+        // Field 2 is the program's name in parentheses. It may contain anything, parentheses and spaces included.
         let name_end = stat.iter().rposition(|&byte| byte == b')')?;
         let after_name = str::from_utf8(&stat[name_end + 1..]).ok()?;
         let mut fields = after_name.split_ascii_whitespace();
-        // Field 3 is the first after the name. Each call goes on from the field after the last one asked for.
+        // Field 3 is the first after the name. Each call continues after the field of the last one.
         let mut next = 3;
         let mut field = |number: usize| {
             let value = fields.nth(number - next)?.parse::<u64>().ok();
@@ -117,7 +123,7 @@ impl Stat {
     }
 }
 
-/// Reads a file of /proc, as much of it as the buffer holds.
+/// Reads a file of /proc, as much of it as fits into the buffer.
 fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut file = File::open(path).ok()?;
     let mut len = 0;
@@ -130,19 +136,35 @@ fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     Some(&buffer[..len])
 }
 
-/// The time of boot in Unix time: the line `btime` of /proc/stat. Asked for once.
+/// Returns the time of boot in Unix time: the line `btime` of /proc/stat, as Prometheus' client for Go does.
+///
+/// The file grows with processors and interrupts, to more than is worth a buffer, so it is read in parts.
 fn boot_time_seconds() -> Option<u64> {
-    fs::read_to_string("/proc/stat")
-        .ok()?
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))?
-        .trim()
-        .parse()
-        .ok()
+    const NAME: &[u8] = b"\nbtime ";
+    // The line `btime 18446744073709551615` between two ends of line.
+    const LINE_MAX_BYTES: usize = 28;
+    let mut file = File::open("/proc/stat").ok()?;
+    let (mut buffer, mut len) = ([0; 4_096], 0);
+    loop {
+        match file.read(&mut buffer[len..]).ok()? {
+            0 => return None,
+            more => len += more,
+        }
+        if let Some(start) = buffer[..len].windows(NAME.len()).position(|window| window == NAME) {
+            let value = &buffer[start + NAME.len()..len];
+            if let Some(end) = value.iter().position(|&byte| byte == b'\n') {
+                return str::from_utf8(&value[..end]).ok()?.parse().ok();
+            }
+        }
+        // The line may be in two parts.
+        let kept = len.min(LINE_MAX_BYTES);
+        buffer.copy_within(len - kept..len, 0);
+        len = kept;
+    }
 }
 
-/// The page size, which differs between arm64 kernels, from the auxiliary vector: pairs of a type and a value, each
-/// a native word (getauxval(3)). Asked for once.
+/// Returns the page size, which differs between arm64 kernels, from the auxiliary vector: pairs of a type and a value,
+/// each a native word (getauxval(3)).
 fn page_size_bytes() -> Option<u64> {
     const AT_PAGESZ: usize = 6;
     const WORD: usize = size_of::<usize>();
@@ -155,10 +177,10 @@ fn page_size_bytes() -> Option<u64> {
         .map(|size| size as u64)
 }
 
-/// How many descriptors are open.
+/// Returns the number of open descriptors.
 ///
-/// Since Linux 6.2 that is the size that /proc/self/fd reports of itself. Before, it reports 0 (the process has at
-/// least one descriptor, so that is never the answer) and the entries are counted, less the one that counts.
+/// Since Linux 6.2 that is the size of /proc/self/fd. Before, the size is 0 (which is never right: there is at least one
+/// descriptor), and the entries are counted, except the one that is open for counting.
 fn open_fds() -> Option<u64> {
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => (fs::read_dir("/proc/self/fd").ok()?.count() as u64).checked_sub(1),
@@ -186,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_off_line_is_no_answer() {
+    fn a_truncated_line_is_not_parsed() {
         let whole = b"7 (a) S 1 7 7 0 -1 4194304 5 0 0 0 11 22 0 0 20 0 33 0 44 55 66";
         assert!(Stat::parse(whole).is_some());
         for len in 0..whole.len() - 2 {
@@ -195,22 +217,29 @@ mod tests {
     }
 
     #[test]
-    fn counting_and_asking_give_the_same_number_of_descriptors() {
+    fn the_time_of_boot_is_that_of_the_line_btime() {
+        let stat = fs::read_to_string("/proc/stat").unwrap();
+        let btime = stat.lines().find_map(|line| line.strip_prefix("btime ")).unwrap();
+        assert_eq!(boot_time_seconds(), btime.parse().ok());
+    }
+
+    #[test]
+    fn the_number_of_descriptors_is_that_of_the_entries() {
         // Other tests of this process open and close files meanwhile, so only a steady moment counts.
         let counted = || fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1;
         let steady = (0..10_000).any(|_| {
             let before = counted();
-            let asked = open_fds().unwrap();
-            before == asked && asked == counted()
+            let reported = open_fds().unwrap();
+            before == reported && reported == counted()
         });
         assert!(steady);
     }
 
     #[test]
-    fn everything_can_be_read_here() {
+    fn every_value_is_read() {
         let process = Process::new();
         let usage = process.usage();
-        assert!(process.start_time_ms().is_some());
+        assert_eq!(usage.start_time_ms, Some(process.started_at_ms()));
         assert!(usage.cpu_ns.is_some());
         assert!(
             usage.resident_memory_bytes > Some(100_000) && usage.resident_memory_bytes <= usage.virtual_memory_bytes

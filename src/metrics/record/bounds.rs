@@ -1,6 +1,6 @@
 //! The histogram's bucket bounds: the flag `--buckets`.
 
-use super::decimal::{self, NS_PER_SECOND};
+use crate::metrics::expose::decimal::{self, NS_PER_SECOND};
 use std::{fmt, str::FromStr};
 
 /// The largest number of bounds. With `+Inf` they make 64 buckets a series.
@@ -12,26 +12,26 @@ pub const BOUNDS_MAX: usize = 63;
 /// nanoseconds is a whole number that a float64 holds exactly.
 pub const BOUND_MAX_NS: u64 = 100_000 * NS_PER_SECOND;
 
-/// Upper bounds of buckets, inclusive, in whole nanoseconds above zero, strictly rising. `+Inf` follows unsaid.
+/// Upper bounds of buckets, inclusive, in whole nanoseconds above zero, strictly rising. `+Inf` is implied.
 ///
 /// Read from seconds: a list `0.1,0.15`; `linear:START,WIDTH,COUNT`; `exponential:START,FACTOR,COUNT`, where
-/// each bound is the one before times the factor, rounded to the nearest nanosecond. Shown as a list of exact
-/// decimals that reads back to the same bounds.
+/// each bound is the one before times the factor, rounded to the nearest nanosecond. Displayed as a list of exact
+/// decimals that parses to the same bounds.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bounds {
     upper_ns: Vec<u64>,
 }
 
 impl Bounds {
-    pub(super) fn new(upper_ns: Vec<u64>) -> Result<Bounds, Reason> {
+    pub(crate) fn new(upper_ns: Vec<u64>) -> Result<Bounds, BoundsError> {
         if upper_ns.is_empty() || upper_ns.len() > BOUNDS_MAX {
-            return Err(Reason::Count);
+            return Err(COUNT);
         }
         if upper_ns[0] == 0 || upper_ns.iter().any(|&ns| ns > BOUND_MAX_NS) {
-            return Err(Reason::Range);
+            return Err(RANGE);
         }
         if !upper_ns.is_sorted_by(|below, above| below < above) {
-            return Err(Reason::Order);
+            return Err(ORDER);
         }
         Ok(Bounds { upper_ns })
     }
@@ -41,7 +41,7 @@ impl Bounds {
         &self.upper_ns
     }
 
-    /// The largest bound: quantiles above it cannot be told apart.
+    /// The largest bound. A quantile above it is only known to be above it.
     pub fn largest_ns(&self) -> u64 {
         self.upper_ns.last().copied().unwrap_or(0)
     }
@@ -75,34 +75,23 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// Why a text is no [`Bounds`]. Shown as one line that tells what is allowed.
+/// Why a text is no [`Bounds`]. Displayed as one line that says what is allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct BoundsError(Reason);
+pub struct BoundsError(&'static str);
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Reason {
-    Number,
-    Fields,
-    Factor,
-    Count,
-    Range,
-    Order,
-}
+const NOT_A_NUMBER: BoundsError = BoundsError("a number is not a plain decimal with at most 9 decimals");
+const FIELDS: BoundsError = BoundsError("START, WIDTH or FACTOR, and COUNT are needed");
+const COUNT: BoundsError = BoundsError("the number of bounds is out of range");
+const RANGE: BoundsError = BoundsError("a bound is out of range");
+const ORDER: BoundsError = BoundsError("the bounds do not rise");
 
 impl fmt::Display for BoundsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Reason::Number => "a number is not a plain decimal with at most 9 decimals",
-            Reason::Fields => "START, WIDTH or FACTOR, and COUNT are needed",
-            Reason::Factor => "the factor is not above 1",
-            Reason::Count => "the number of bounds is out of range",
-            Reason::Range => "a bound is out of range",
-            Reason::Order => "the bounds do not rise",
-        })?;
         write!(
             f,
-            "; allowed are 1 to {BOUNDS_MAX} rising bounds above 0 and up to {} seconds (+Inf is added), as a list \
+            "{}; allowed are 1 to {BOUNDS_MAX} rising bounds above 0 and up to {} seconds (+Inf is added), as a list \
              such as 0.1,0.15,0.225, as linear:START,WIDTH,COUNT or as exponential:START,FACTOR,COUNT",
+            self.0,
             BOUND_MAX_NS / NS_PER_SECOND
         )
     }
@@ -115,91 +104,62 @@ impl FromStr for Bounds {
 
     /// # Errors
     ///
-    /// When the text has none of the three forms, or its bounds do not rise, are more than [`BOUNDS_MAX`], or
+    /// Returns an error if the text has none of the three forms, or its bounds do not rise, are more than [`BOUNDS_MAX`], or
     /// are not above zero and up to [`BOUND_MAX_NS`].
     fn from_str(text: &str) -> Result<Bounds, BoundsError> {
         let upper_ns = if let Some(fields) = text.strip_prefix("linear:") {
-            linear(fields)
+            progression(fields, |upper_ns, width_ns| upper_ns.checked_add(width_ns))
         } else if let Some(fields) = text.strip_prefix("exponential:") {
-            exponential(fields)
-        } else {
-            // One more than allowed is enough to tell that there are too many.
-            text.split(',').take(BOUNDS_MAX + 1).map(billionths).collect()
-        };
-        upper_ns.and_then(Bounds::new).map_err(BoundsError)
-    }
-}
-
-fn linear(fields: &str) -> Result<Vec<u64>, Reason> {
-    let (start_ns, width_ns, count) = start_step_count(fields)?;
-    if width_ns == 0 {
-        return Err(Reason::Order);
-    }
-    (0..count)
-        .map(|place| {
-            width_ns
-                .checked_mul(place)
-                .and_then(|ns| ns.checked_add(start_ns))
-                .ok_or(Reason::Range)
-        })
-        .collect()
-}
-
-fn exponential(fields: &str) -> Result<Vec<u64>, Reason> {
-    let (start_ns, factor_e9, count) = start_step_count(fields)?;
-    if factor_e9 <= NS_PER_SECOND {
-        return Err(Reason::Factor);
-    }
-    let mut upper_ns = start_ns;
-    (0..count)
-        .map(|place| {
-            if place > 0 {
+            progression(fields, |upper_ns, factor_e9| {
                 let exact_e9 = u128::from(upper_ns) * u128::from(factor_e9);
                 let rounded = (exact_e9 + u128::from(NS_PER_SECOND / 2)) / u128::from(NS_PER_SECOND);
-                upper_ns = u64::try_from(rounded).map_err(|_| Reason::Range)?;
-            }
-            Ok(upper_ns)
-        })
+                u64::try_from(rounded).ok()
+            })
+        } else {
+            // One more than allowed is enough to find that there are too many.
+            text.split(',').take(BOUNDS_MAX + 1).map(billionths).collect()
+        };
+        Bounds::new(upper_ns?)
+    }
+}
+
+/// Parses `START,STEP,COUNT` and returns so many bounds, each made of the one before and the step in billionths.
+fn progression(fields: &str, next: impl Fn(u64, u64) -> Option<u64>) -> Result<Vec<u64>, BoundsError> {
+    let mut fields = fields.splitn(3, ',');
+    let (Some(start), Some(step), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
+        return Err(FIELDS);
+    };
+    let (start_ns, step_e9, count) = (billionths(start)?, billionths(step)?, count.trim());
+    if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(FIELDS);
+    }
+    let count = count.parse().ok().filter(|&count| count <= BOUNDS_MAX).ok_or(COUNT)?;
+    std::iter::successors(Some(Some(start_ns)), |&upper_ns| Some(next(upper_ns?, step_e9)))
+        .take(count)
+        .map(|upper_ns| upper_ns.ok_or(RANGE))
         .collect()
 }
 
-/// Reads `START,STEP,COUNT`: start and step in billionths, the count within its limit.
-fn start_step_count(fields: &str) -> Result<(u64, u64, u64), Reason> {
-    let mut fields = fields.splitn(3, ',');
-    let (Some(start), Some(step), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
-        return Err(Reason::Fields);
-    };
-    let (start, step) = (billionths(start)?, billionths(step)?);
-    let count = count.trim();
-    if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Reason::Fields);
-    }
-    match count.parse() {
-        Ok(count) if count <= BOUNDS_MAX as u64 => Ok((start, step, count)),
-        _ => Err(Reason::Count),
-    }
-}
-
-/// Reads a decimal such as `12` or `0.15` in billionths: seconds as nanoseconds.
-fn billionths(text: &str) -> Result<u64, Reason> {
+/// Parses a decimal such as `12` or `0.15` in billionths: seconds as nanoseconds.
+fn billionths(text: &str) -> Result<u64, BoundsError> {
     let text = text.trim();
     let (whole, fraction) = match text.split_once('.') {
         // A point needs digits on both sides.
-        Some((_, "")) => return Err(Reason::Number),
+        Some((_, "")) => return Err(NOT_A_NUMBER),
         Some(parts) => parts,
         None => (text, ""),
     };
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
-        return Err(Reason::Number);
+        return Err(NOT_A_NUMBER);
     }
-    let fraction = format!("{fraction:0<9}").parse::<u64>().map_err(|_| Reason::Number)?;
-    // All digits, so it can only be too large.
-    let whole = whole.parse::<u64>().map_err(|_| Reason::Range)?;
+    let fraction = format!("{fraction:0<9}").parse::<u64>().map_err(|_| NOT_A_NUMBER)?;
+    // All digits, so the only error is that it is too large.
+    let whole = whole.parse::<u64>().map_err(|_| RANGE)?;
     whole
         .checked_mul(NS_PER_SECOND)
         .and_then(|ns| ns.checked_add(fraction))
-        .ok_or(Reason::Range)
+        .ok_or(RANGE)
 }
 
 #[cfg(test)]
@@ -212,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_the_twelve() {
+    fn there_are_twelve_default_bounds() {
         assert_eq!(
             Bounds::default().to_string(),
             "0.1,0.15,0.225,0.3375,0.50625,0.75,1,1.25,1.5,1.75,2,2.5"
@@ -221,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn each_form_gives_its_bounds_as_exact_decimals() {
+    fn each_form_is_displayed_as_exact_decimals() {
         assert_eq!(shown("0.1,0.15"), "0.1,0.15");
         assert_eq!(shown(" 0.10 , 1.000000001 "), "0.1,1.000000001");
         assert_eq!(shown("exponential:0.1,1.5,5"), "0.1,0.15,0.225,0.3375,0.50625");
@@ -234,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_flag_is_refused_in_one_line_that_tells_what_is_allowed() {
+    fn an_invalid_flag_is_rejected_with_one_line_that_says_what_is_allowed() {
         for text in [
             "",
             ",",
@@ -285,12 +245,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
-        fn no_flag_panics(text in "(linear:|exponential:|)[0-9.,+eE -]{0,40}|.*") {
+        fn no_flag_makes_parsing_panic(text in "(linear:|exponential:|)[0-9.,+eE -]{0,40}|.*") {
             let _ = text.parse::<Bounds>();
         }
 
         #[test]
-        fn what_is_taken_keeps_every_invariant_and_reads_back(
+        fn valid_bounds_keep_every_invariant_and_parse_back_from_their_display(
             text in "(linear:|exponential:)[0-9]{1,3}(\\.[0-9]{1,9})?,[0-9]{1,3}(\\.[0-9]{1,9})?,[0-9]{1,2}\
                      |[0-9](,[1-9]{1,3}(\\.[0-9]{1,9})?){0,5}",
         ) {

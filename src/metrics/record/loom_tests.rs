@@ -1,9 +1,9 @@
 //! The histogram under every interleaving and every reordering that the memory model allows, by loom.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --lib metrics::model`
+//! `RUSTFLAGS="--cfg loom" cargo test --lib metrics::record::loom_tests`
 //!
-//! The log has 4 entries here ([`histogram`](super::histogram)), so that two observations fit beside one reader
-//! without a second try, and a third makes it start over.
+//! The log has 4 entries here, so that two observations fit beside one reader without a second attempt, and a third makes
+//! it start over.
 
 use super::exemplar::{Exemplar, ExemplarSlot};
 use super::histogram::{Histogram, Snapshot};
@@ -18,9 +18,9 @@ fn duration_ns(n: u64) -> u64 {
     1 << (8 * n)
 }
 
-/// All parts of an exemplar tell the same, so that a torn one gives itself away.
+/// All parts of an exemplar derive from one number, so that a torn one shows.
 fn trace(duration_ns: u64) -> Option<TraceContext> {
-    TraceContext::new(u128::from(duration_ns) << 64 | u128::from(duration_ns), duration_ns)
+    TraceContext::sampled(u128::from(duration_ns) << 64 | u128::from(duration_ns), duration_ns)
 }
 
 fn observe(histogram: &Histogram, n: u64) {
@@ -28,7 +28,7 @@ fn observe(histogram: &Histogram, n: u64) {
     histogram.observe((n % 2) as usize, duration_ns, 1, trace(duration_ns));
 }
 
-/// Checks that counts and sum are those after exactly the first so many observations, and tells how many.
+/// Checks that counts and sum are those after exactly the first so many observations, and returns how many.
 fn prefix(counts: &[u64], sum_ns: u128) -> u64 {
     let observed = counts.iter().sum();
     let expected_sum_ns: u128 = (1..=observed).map(|n| u128::from(duration_ns(n))).sum();
@@ -37,7 +37,7 @@ fn prefix(counts: &[u64], sum_ns: u128) -> u64 {
     observed
 }
 
-/// Checks that what a snapshot shows beside its counts are whole exemplars of observations in them.
+/// Checks that the exemplars beside the counts are whole, and of observations in the counts.
 fn check_exemplars(total: &Snapshot, observed: u64) {
     for (bucket, exemplar) in total.exemplars.iter().enumerate() {
         if let Some(exemplar) = exemplar {
@@ -48,8 +48,8 @@ fn check_exemplars(total: &Snapshot, observed: u64) {
     }
 }
 
-/// Loom tries every interleaving with at most so many preemptions. Without a bound the larger models take hours; its
-/// authors' experience is that two find nearly all that is wrong.
+/// Loom tries every interleaving with at most so many preemptions. Without a limit the larger models take hours; its
+/// authors found that two are enough for nearly all errors.
 fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions_max);
@@ -57,7 +57,7 @@ fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
 }
 
 #[test]
-fn a_reader_beside_a_writer_reads_a_prefix_at_the_first_try() {
+fn a_reader_beside_a_writer_reads_a_prefix_at_the_first_attempt() {
     check(4, || {
         let histogram = Arc::new(Histogram::new(2));
         observe(&histogram, 1);
@@ -76,12 +76,12 @@ fn a_reader_beside_a_writer_reads_a_prefix_at_the_first_try() {
 }
 
 #[test]
-fn a_reader_that_the_writer_laps_starts_over_rather_than_tear() {
+fn a_reader_that_is_lapped_by_the_writer_starts_over() {
     check(2, || {
         let histogram = Arc::new(Histogram::new(2));
         let writer = thread::spawn({
             let histogram = Arc::clone(&histogram);
-            // No exemplars: a scrape of number 0 was before all others.
+            // No exemplars: they are written for scrapes from 1 on.
             move || (1..=5).for_each(|n| histogram.observe((n % 2) as usize, duration_ns(n), 0, None))
         });
         let mut counts = [0; 2];
@@ -95,7 +95,7 @@ fn a_reader_that_the_writer_laps_starts_over_rather_than_tear() {
 }
 
 #[test]
-fn pages_of_one_reader_never_go_back() {
+fn what_one_reader_reads_never_goes_back() {
     check(4, || {
         let histogram = Arc::new(Histogram::new(2));
         let writer = thread::spawn({
@@ -116,9 +116,9 @@ fn pages_of_one_reader_never_go_back() {
 }
 
 #[test]
-fn an_exemplar_is_whole_while_it_is_replaced() {
+fn an_exemplar_that_is_being_replaced_is_read_whole() {
     check(4, || {
-        let slot = Arc::new(ExemplarSlot::new());
+        let slot = Arc::new(ExemplarSlot::default());
         let exemplar = |id| Exemplar {
             duration_ns: id,
             timestamp_ms: id,
@@ -127,18 +127,17 @@ fn an_exemplar_is_whole_while_it_is_replaced() {
         slot.write(exemplar(1));
         let writer = thread::spawn({
             let slot = Arc::clone(&slot);
-            move || slot.write(exemplar(2))
+            move || (2..=3).for_each(|id| slot.write(exemplar(id)))
         });
-        if let Some(read) = slot.read() {
-            assert_eq!(read, exemplar(read.duration_ns));
-        }
+        let read = slot.read().expect("one was written");
+        assert_eq!(read, exemplar(read.duration_ns));
         writer.join().unwrap();
-        assert_eq!(slot.read(), Some(exemplar(2)));
+        assert_eq!(slot.read(), Some(exemplar(3)));
     });
 }
 
 #[test]
-fn two_writers_and_a_reader_add_up_and_exemplars_are_part_of_the_counts() {
+fn the_observations_of_two_writers_add_up_and_exemplars_are_part_of_the_counts() {
     check(3, || {
         let shards = [Arc::new(Histogram::new(2)), Arc::new(Histogram::new(2))];
         let writers = shards.clone().map(|shard| thread::spawn(move || observe(&shard, 1)));
@@ -162,7 +161,7 @@ fn two_writers_and_a_reader_add_up_and_exemplars_are_part_of_the_counts() {
 fn a_shard_that_changes_hands_keeps_its_counts() {
     loom::model(|| {
         let first = Arc::new(Shard::new_taken(false));
-        // Stands for the shard's histogram: plain loads and stores, as the one writer makes them.
+        // Stands for the shard's histogram: loads and stores, as the one writer makes them.
         let count = Arc::new(AtomicU64::new(0));
         let recorders: Vec<_> = (0..2)
             .map(|_| {

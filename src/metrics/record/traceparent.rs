@@ -1,19 +1,27 @@
 //! The request header `traceparent`: W3C Trace Context Level 1, section 3.2.
 
-/// Whose request an observation was: the trace and the caller's span in it. Neither id is zero.
+/// The trace that a request belongs to, and the caller's span in it. Neither id is zero.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TraceContext {
     trace_id: u128,
     span_id: u64,
+    is_sampled: bool,
 }
 
 impl TraceContext {
-    /// Reads the value of a `traceparent` header.
+    /// Parses the `traceparent` field of a request from the values of all its lines.
     ///
-    /// `None` for whatever section 3.2.2 calls invalid: a wrong length or separator, anything but lower-case
-    /// hexadecimal digits, an id of zeros, version `ff`. A version above `00` may carry more after a further
-    /// `-` (section 4, "Versioning of traceparent"); what it means is not ours to know. The sampled flag is
-    /// read but not asked for: an id helps to find the request in a log even where no trace was kept.
+    /// Returns `None` if there is not exactly one line: the field is no list, so of two lines neither can be trusted.
+    pub fn from_headers<'a>(mut values: impl Iterator<Item = &'a str>) -> Option<TraceContext> {
+        let value = values.next()?;
+        values.next().is_none().then(|| TraceContext::parse(value))?
+    }
+
+    /// Parses the value of a `traceparent` line.
+    ///
+    /// Returns `None` if section 3.2.2 calls it invalid: a wrong length or separator, anything but lower-case
+    /// hexadecimal digits, an id of zeros, version `ff`. A version above `00` may have more after a further `-`, which
+    /// is ignored (section 4, "Versioning of traceparent").
     pub fn parse(value: &str) -> Option<TraceContext> {
         // Bytes, since the value may hold any text and slicing a `str` off a character's boundary panics.
         let value = value.as_bytes();
@@ -24,18 +32,29 @@ impl TraceContext {
         let version = lower_hex(&fields[..2])?;
         let trace_id = lower_hex(&fields[3..35])?;
         let span_id = lower_hex(&fields[36..52])? as u64;
-        lower_hex(&fields[53..55])?;
+        let flags = lower_hex(&fields[53..55])?;
         let rest_is_allowed = match version {
             0x00 => rest.is_empty(),
             0xff => false,
             _ => rest.first().is_none_or(|&byte| byte == b'-'),
         };
-        (rest_is_allowed && trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id })
+        let context = TraceContext::sampled(trace_id, span_id).filter(|_| rest_is_allowed)?;
+        let is_sampled = flags & 1 == 1;
+        Some(TraceContext { is_sampled, ..context })
     }
 
-    /// The context of ids that were read before; `None` if one is zero.
-    pub(super) fn new(trace_id: u128, span_id: u64) -> Option<TraceContext> {
-        (trace_id != 0 && span_id != 0).then_some(TraceContext { trace_id, span_id })
+    /// Returns the sampled context with these ids, or `None` if one of them is zero.
+    pub(crate) fn sampled(trace_id: u128, span_id: u64) -> Option<TraceContext> {
+        (trace_id != 0 && span_id != 0).then_some(TraceContext {
+            trace_id,
+            span_id,
+            is_sampled: true,
+        })
+    }
+
+    /// Returns whether the caller may have recorded the trace: the flag "sampled" (section 3.2.3.3).
+    pub fn is_sampled(self) -> bool {
+        self.is_sampled
     }
 
     /// The trace's id, printed as 32 hexadecimal digits.
@@ -68,14 +87,14 @@ mod tests {
     const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn the_specifications_example_is_read() {
+    fn the_example_of_the_specification_is_parsed() {
         let context = TraceContext::parse(EXAMPLE).unwrap();
         assert_eq!(context.trace_id(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         assert_eq!(context.span_id(), 0x00f0_67aa_0ba9_02b7);
     }
 
     #[test]
-    fn a_later_version_is_read_as_far_as_it_is_known() {
+    fn of_a_later_version_the_known_fields_are_parsed() {
         let known = TraceContext::parse(EXAMPLE);
         assert_eq!(TraceContext::parse(&EXAMPLE.replacen("00-", "cc-", 1)), known);
         assert_eq!(
@@ -89,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_specification_calls_invalid_is_refused() {
+    fn what_the_specification_calls_invalid_is_rejected() {
         for value in [
             "",
             "00",
@@ -112,16 +131,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn of_two_lines_neither_is_used() {
+        let other = EXAMPLE.replacen("4bf9", "5bf9", 1);
+        let from_headers = |values: &[&str]| TraceContext::from_headers(values.iter().copied());
+        assert_eq!(from_headers(&[]), None);
+        assert_eq!(from_headers(&[EXAMPLE]), TraceContext::parse(EXAMPLE));
+        for values in [[EXAMPLE, EXAMPLE], [EXAMPLE, &other], [EXAMPLE, ""], ["", EXAMPLE]] {
+            assert_eq!(from_headers(&values), None);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
-        fn no_text_panics(value in ".*") {
+        fn no_text_makes_parsing_panic(value in ".*") {
             let _ = TraceContext::parse(&value);
         }
 
         #[test]
-        fn a_valid_header_with_one_byte_changed_is_read_as_it_stands_or_refused(
+        fn a_valid_value_with_one_byte_changed_is_parsed_as_it_stands_or_rejected(
             place in 0..EXAMPLE.len(),
             byte in 0u8..128,
         ) {
@@ -135,10 +165,11 @@ mod tests {
         }
 
         #[test]
-        fn every_valid_header_is_read(trace_id in 1u128.., span_id in 1u64.., flags: u8) {
+        fn every_valid_value_is_parsed(trace_id in 1u128.., span_id in 1u64.., flags: u8) {
             let context = TraceContext::parse(&format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}"));
-            prop_assert_eq!(context, TraceContext::new(trace_id, span_id));
-            prop_assert!(context.is_some());
+            let context = context.unwrap();
+            prop_assert_eq!((context.trace_id(), context.span_id()), (trace_id, span_id));
+            prop_assert_eq!(context.is_sampled(), flags % 2 == 1);
         }
     }
 }

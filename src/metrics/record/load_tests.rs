@@ -1,14 +1,15 @@
-//! Real threads, millions of observations, and pages read meanwhile: what the model checks in the small.
+//! Threads that record millions of observations while others render.
 
-use super::{Bounds, Format, Labels, Method, Metrics, Path, Status, TraceContext};
+use super::{Bounds, Labels, Method, Path, Status, TraceContext};
+use crate::metrics::{Config, Metrics};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const WRITERS: u64 = 4;
 const OBSERVATIONS_PER_WRITER: u64 = 1_000_000;
 
-/// Pages that are read at least while the writers are at it.
-const PAGES_MIN: u64 = 10;
+/// The least number of expositions that are rendered while the writers record.
+const EXPOSITIONS_MIN: u64 = 10;
 
 const LABELS: Labels = Labels {
     method: Method::Get,
@@ -16,26 +17,34 @@ const LABELS: Labels = Labels {
     status: Status::OK,
 };
 
-/// Exemplars that are read while the writers are at it.
+/// Exemplars that are read while the writers record.
 const EXEMPLARS: u64 = 100_000;
 
-/// Durations in whole seconds, each in a bucket of its own: the sum can be told from the buckets.
+/// Durations in whole seconds, each in a bucket of its own: the sum follows from the buckets.
 const BUCKETS: u64 = 4;
+
+fn metrics() -> Arc<Metrics> {
+    let bounds = "linear:1,1,4".parse::<Bounds>().unwrap();
+    Arc::new(Metrics::new(Config {
+        bounds,
+        ..Config::default()
+    }))
+}
 
 fn duration_ns(observation: u64) -> u64 {
     (1 + observation % BUCKETS) * 1_000_000_000
 }
 
-/// What a page says of the series: cumulative buckets, count and sum in seconds.
-fn read_page(metrics: &Metrics, page: &mut Vec<u8>) -> (Vec<u64>, u64, u64) {
-    page.clear();
-    metrics.render_requests(Format::Text004, page);
-    let text = str::from_utf8(page).unwrap();
+/// Renders the series and returns its cumulative buckets, count and sum in seconds.
+fn read(metrics: &Metrics, out: &mut Vec<u8>) -> (Vec<u64>, u64, u64) {
+    out.clear();
+    metrics.render_durations(out);
+    let text = str::from_utf8(out).unwrap();
     let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
     let lines = |part: &str| {
         let start = format!("http_request_duration_seconds_{part}{{");
         text.lines()
-            .filter(move |line| line.starts_with(&start))
+            .filter(move |line| line.starts_with(&start) && line.contains("status=\"200\""))
             .map(value)
             .collect::<Vec<_>>()
     };
@@ -43,20 +52,20 @@ fn read_page(metrics: &Metrics, page: &mut Vec<u8>) -> (Vec<u64>, u64, u64) {
 }
 
 #[test]
-fn pages_under_load_are_consistent_and_monotonic_and_end_complete() {
-    let metrics = Arc::new(Metrics::new("linear:1,1,4".parse::<Bounds>().unwrap()));
-    // Raised before an observation and after it: between the two is what any page may show.
+fn expositions_under_load_are_consistent_and_never_go_back_and_the_last_is_complete() {
+    let metrics = metrics();
+    // Raised before an observation and after it: a count is between the two.
     let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
-    let pages = AtomicU64::new(0);
+    let expositions = AtomicU64::new(0);
     let writing = AtomicU64::new(WRITERS);
     std::thread::scope(|scope| {
         let reader = Arc::new(scope.spawn(|| {
-            let mut page = Vec::new();
+            let mut out = Vec::new();
             let mut last_buckets = vec![0; BUCKETS as usize + 1];
             let mut last_sum = 0;
             while writing.load(Ordering::Relaxed) > 0 {
                 let at_least = ended.load(Ordering::SeqCst);
-                let (buckets, count, sum) = read_page(&metrics, &mut page);
+                let (buckets, count, sum) = read(&metrics, &mut out);
                 let at_most = begun.load(Ordering::SeqCst);
                 assert!(
                     (at_least..=at_most).contains(&count),
@@ -73,29 +82,29 @@ fn pages_under_load_are_consistent_and_monotonic_and_end_complete() {
                         .sum::<u64>();
                 assert_eq!(sum, expected_sum);
                 (last_buckets, last_sum) = (buckets, sum);
-                pages.fetch_add(1, Ordering::Relaxed);
+                expositions.fetch_add(1, Ordering::Relaxed);
             }
         }));
         for _ in 0..WRITERS {
             let (metrics, reader) = (&metrics, Arc::clone(&reader));
-            let (begun, ended, pages, writing) = (&begun, &ended, &pages, &writing);
+            let (begun, ended, expositions, writing) = (&begun, &ended, &expositions, &writing);
             scope.spawn(move || {
                 let mut recorder = metrics.recorder();
                 for observation in 0..OBSERVATIONS_PER_WRITER {
-                    // The last tenth is recorded when enough pages were read, however the threads are scheduled.
+                    // The last tenth waits until enough expositions were rendered, however the threads are scheduled.
                     if observation == OBSERVATIONS_PER_WRITER / 10 * 9 {
-                        while pages.load(Ordering::Relaxed) < PAGES_MIN && !reader.is_finished() {
+                        while expositions.load(Ordering::Relaxed) < EXPOSITIONS_MIN && !reader.is_finished() {
                             std::thread::yield_now();
                         }
                     }
-                    // Not on each one: between, it goes as fast as it can.
+                    // Not for each one: in between, it is as fast as it can be.
                     if observation % 1_000 == 0 {
                         begun.fetch_add(1_000, Ordering::SeqCst);
                     }
                     recorder.record(LABELS, duration_ns(observation), None);
                     if observation % 1_000 == 999 {
                         ended.fetch_add(1_000, Ordering::SeqCst);
-                        // The next one gets this shard, or another's.
+                        // The next recorder gets this shard, or that of another.
                         if observation % 100_000 == 99_999 {
                             recorder = metrics.recorder();
                         }
@@ -105,7 +114,7 @@ fn pages_under_load_are_consistent_and_monotonic_and_end_complete() {
             });
         }
     });
-    let (buckets, count, sum) = read_page(&metrics, &mut Vec::new());
+    let (buckets, count, sum) = read(&metrics, &mut Vec::new());
     let total = WRITERS * OBSERVATIONS_PER_WRITER;
     assert_eq!(count, total);
     assert_eq!(buckets, [total / 4, total / 2, total * 3 / 4, total, total]);
@@ -114,7 +123,7 @@ fn pages_under_load_are_consistent_and_monotonic_and_end_complete() {
 
 #[test]
 fn exemplars_under_load_are_whole() {
-    let metrics = Arc::new(Metrics::new("linear:1,1,4".parse::<Bounds>().unwrap()));
+    let metrics = metrics();
     std::thread::scope(|scope| {
         let reader = Arc::new(scope.spawn(|| {
             let mut shown = 0;

@@ -1,0 +1,101 @@
+//! What the Prometheus text format and OpenMetrics 1.0.0 share: one line a sample, and a histogram of many lines.
+
+use super::families::{Family, Value};
+use super::{Encoder, Label, decimal};
+use crate::metrics::record::{Bounds, Exemplar, Labels, Snapshot};
+
+/// What each of the two has of its own.
+pub(super) struct Dialect {
+    /// Appends the metadata of a family.
+    pub metadata: fn(&mut Vec<u8>, &Family),
+    /// Appends a bound, in nanoseconds, as the value of a label `le`.
+    pub bound: fn(&mut Vec<u8>, u64),
+    /// Appends a bucket's exemplar, of that path, after its value, if the format has exemplars.
+    pub exemplar: Option<fn(&mut Vec<u8>, &str, &Exemplar)>,
+    /// The last line.
+    pub end: &'static str,
+}
+
+/// An exposition in one of the two formats.
+pub(super) struct Lines<'a> {
+    pub dialect: &'static Dialect,
+    pub bounds: &'a Bounds,
+    pub out: &'a mut Vec<u8>,
+}
+
+impl Encoder for Lines<'_> {
+    fn begin(&mut self, family: &Family) {
+        (self.dialect.metadata)(self.out, family);
+    }
+
+    fn sample(&mut self, family: &Family, labels: &[Label], value: Value) {
+        put(self.out, &[family.name]);
+        if !labels.is_empty() {
+            put_labels(self.out, labels);
+            put(self.out, &["}"]);
+        }
+        put(self.out, &[" "]);
+        value.append(self.out);
+        put(self.out, &["\n"]);
+    }
+
+    /// `_count` is the number of the bucket `+Inf`: they cannot differ.
+    fn durations(&mut self, family: &Family, labels: Labels, total: &Snapshot) {
+        let line_start = self.out.len();
+        put(self.out, &[family.name, "_bucket"]);
+        let labels_start = self.out.len();
+        put_labels(self.out, &labels.pairs());
+        let labels_end = self.out.len();
+        put(self.out, &[",le=\""]);
+        let bound_start = self.out.len();
+
+        let mut count = 0;
+        let bounds = self.bounds.upper_ns().iter().map(Some).chain([None]);
+        let buckets = bounds.zip(total.counts.iter().zip(&total.exemplars));
+        for (place, (upper_ns, (observed, exemplar))) in buckets.enumerate() {
+            if place > 0 {
+                // A line begins as the first one of the series.
+                self.out.extend_from_within(line_start..bound_start);
+            }
+            match upper_ns {
+                Some(&upper_ns) => (self.dialect.bound)(self.out, upper_ns),
+                None => put(self.out, &["+Inf"]),
+            }
+            put(self.out, &["\"} "]);
+            count += observed;
+            decimal::integer(self.out, count);
+            if let (Some(append), Some(exemplar)) = (self.dialect.exemplar, exemplar) {
+                append(self.out, labels.path.as_str(), exemplar);
+            }
+            put(self.out, &["\n"]);
+        }
+
+        let mut sample = |suffix: &str, append: &dyn Fn(&mut Vec<u8>)| {
+            put(self.out, &[family.name, suffix]);
+            self.out.extend_from_within(labels_start..labels_end);
+            put(self.out, &["} "]);
+            append(self.out);
+            put(self.out, &["\n"]);
+        };
+        sample("_sum", &|out| decimal::seconds(out, total.sum_ns));
+        sample("_count", &|out| decimal::integer(out, count));
+    }
+
+    fn end(&mut self) {
+        put(self.out, &[self.dialect.end]);
+    }
+}
+
+/// Appends texts.
+pub(super) fn put(out: &mut Vec<u8>, texts: &[&str]) {
+    for text in texts {
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Appends labels and the brace before them, but not the one after them.
+pub(super) fn put_labels(out: &mut Vec<u8>, labels: &[Label]) {
+    for (place, (name, value)) in labels.iter().enumerate() {
+        put(out, &[if place == 0 { "{" } else { "," }, name, "=\"", value, "\""]);
+    }
+}

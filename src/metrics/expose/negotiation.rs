@@ -1,0 +1,291 @@
+//! Which format a scrape gets: the Accept header (RFC 9110, section 12.5.1) with the media types of Prometheus' "Scrape
+//! protocol content negotiation".
+//!
+//! Of the parameters only `version` counts. Prometheus 3 also sends `escaping`, the way to spell names that are outside
+//! the old character set. None of ours is, and no Prometheus reads the parameter in a response.
+
+/// The largest number of media ranges that are considered. Those after them are ignored.
+const RANGES_MAX: usize = 64;
+
+/// A format of the exposition. Of formats that a scraper rates equal, it gets the first of these.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    /// OpenMetrics 1.0.0.
+    OpenMetrics100,
+    /// The Prometheus text format, version 0.0.4.
+    Text004,
+}
+
+impl Format {
+    /// All formats, the preferred first.
+    pub const ALL: [Format; 2] = [Format::OpenMetrics100, Format::Text004];
+
+    /// Returns the format that the client rates highest.
+    ///
+    /// A client that names no format, because it sends no Accept header or `*/*`, may read only the oldest: it gets text
+    /// 0.0.4, and so does one that accepts none of ours.
+    ///
+    /// `accept` is the value of the header; the values of several lines are joined by commas. Any text is valid: a range
+    /// that is not well formed is ignored.
+    pub fn negotiate(accept: Option<&str>) -> Format {
+        let mut offers = Format::ALL.map(|format| (format, None));
+        for range in split(accept.unwrap_or_default(), b',').take(RANGES_MAX) {
+            let Some((format, exactness, quality)) = parse_range(range) else {
+                continue;
+            };
+            for (_, rating) in offers.iter_mut().filter(|(offer, _)| *offer == format) {
+                // The most exact range decides; of two that are equally exact, the higher one.
+                *rating = (*rating).max(Some((exactness, quality)));
+            }
+        }
+        let quality = |offer: &(Format, Option<(Exactness, u16)>)| offer.1.map_or(0, |(_, quality)| quality);
+        let best = offers.iter().map(quality).max().unwrap_or(0);
+        let first = offers.iter().find(|&offer| best > 0 && quality(offer) == best);
+        first.map_or(Format::Text004, |offer| offer.0)
+    }
+
+    /// The Content-Type of the response.
+    pub const fn content_type(self) -> &'static str {
+        match self {
+            Format::OpenMetrics100 => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Text004 => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+
+    /// Returns the format of a media type, and of its version if it has one.
+    ///
+    /// A wildcard is not a request for a newer format: it means text, as far as the type matches.
+    fn find(media_type: &str, version: Option<&str>) -> Option<(Format, Exactness)> {
+        let exactness = match version {
+            Some(_) => Exactness::Version,
+            None => Exactness::MediaType,
+        };
+        match (media_type, version) {
+            ("*/*", _) => Some((Format::Text004, Exactness::Any)),
+            ("text/*", _) => Some((Format::Text004, Exactness::AnySubtype)),
+            ("text/plain", None | Some("0.0.4")) => Some((Format::Text004, exactness)),
+            ("application/openmetrics-text", None | Some("1.0.0")) => Some((Format::OpenMetrics100, exactness)),
+            _ => None,
+        }
+    }
+}
+
+/// How exactly a range names a format.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Exactness {
+    /// `*/*`
+    Any,
+    /// `text/*`
+    AnySubtype,
+    /// `text/plain`
+    MediaType,
+    /// `text/plain;version=0.0.4`
+    Version,
+}
+
+/// Returns the format that a media range names, how exactly, and its quality in thousandths.
+fn parse_range(range: &str) -> Option<(Format, Exactness, u16)> {
+    let mut parts = split(range, b';');
+    let media_type = parts.next()?.trim().to_ascii_lowercase();
+    let (mut version, mut quality) = (None, 1_000);
+    // A parameter may be empty (`;;`), and unknown ones are ignored.
+    for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
+        // No value that is compared has a character that needs a backslash in a quoted string.
+        let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+        if name.eq_ignore_ascii_case("q") {
+            quality = parse_quality(value)?;
+        } else if name.eq_ignore_ascii_case("version") {
+            version = Some(value);
+        }
+    }
+    let (format, exactness) = Format::find(&media_type, version)?;
+    Some((format, exactness, quality))
+}
+
+/// Parses a quality, 0 to 1, in thousandths (RFC 9110, section 12.4.2).
+fn parse_quality(text: &str) -> Option<u16> {
+    let quality = text
+        .parse::<f32>()
+        .ok()
+        .filter(|quality| (0.0..=1.0).contains(quality))?;
+    Some((quality * 1_000.0).round() as u16)
+}
+
+/// Returns the parts of a text between separators that are not within a quoted string.
+fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let (mut quoted, mut escaped) = (false, false);
+        // The separator is ASCII, so its place is the boundary of a character.
+        let end = text.bytes().position(|byte| {
+            if escaped {
+                escaped = false;
+            } else if quoted && byte == b'\\' {
+                escaped = true;
+            } else if byte == b'"' {
+                quoted = !quoted;
+            }
+            byte == separator && !quoted
+        });
+        rest = end.map(|end| &text[end + 1..]);
+        Some(&text[..end.unwrap_or(text.len())])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn negotiate(accept: &str) -> Format {
+        Format::negotiate(Some(accept))
+    }
+
+    #[test]
+    fn prometheus_2_gets_openmetrics() {
+        // As 2.42 sends it, and as the versions from 2.5 and from 2.49 on do.
+        for accept in [
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,\
+             text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+        ] {
+            assert_eq!(negotiate(accept), Format::OpenMetrics100);
+        }
+        let oldest = "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        assert_eq!(negotiate(oldest), Format::Text004);
+    }
+
+    #[test]
+    fn prometheus_3_gets_openmetrics_whatever_escaping_it_sends() {
+        for escaping in ["allow-utf-8", "underscores", "values", "dots"] {
+            let accept = format!(
+                "application/openmetrics-text;version=1.0.0;escaping={escaping};q=0.6,\
+                 application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping={escaping};q=0.4,\
+                 text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+            );
+            assert_eq!(negotiate(&accept), Format::OpenMetrics100);
+        }
+    }
+
+    #[test]
+    fn prometheus_3_that_prefers_protobuf_gets_the_best_text() {
+        let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
+                      application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+                      application/openmetrics-text;version=0.0.1;q=0.4,\
+                      text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
+        assert_eq!(negotiate(accept), Format::OpenMetrics100);
+    }
+
+    #[test]
+    fn prometheus_3_with_one_scrape_protocol_gets_that_one_or_text() {
+        for (accept, expected) in [
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,*/*;q=0.5",
+                Format::OpenMetrics100,
+            ),
+            ("text/plain;version=0.0.4;q=0.6,*/*;q=0.5", Format::Text004),
+            (
+                "application/openmetrics-text;version=0.0.1;q=0.6,*/*;q=0.5",
+                Format::Text004,
+            ),
+            (
+                "text/plain;version=1.0.0;escaping=underscores;q=0.6,*/*;q=0.5",
+                Format::Text004,
+            ),
+        ] {
+            assert_eq!(negotiate(accept), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_names_no_format_of_ours_gets_text() {
+        assert_eq!(Format::negotiate(None), Format::Text004);
+        for accept in [
+            "",
+            "*/*",
+            "text/*",
+            "application/*",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8",
+            "application/json",
+            "text/plain",
+            "text/plain;charset=utf-8",
+            "text/plain;version=9.9.9",
+            "application/openmetrics-text;version=9.9.9",
+            "nonsense",
+            ";,;q=,=/=,\"",
+        ] {
+            assert_eq!(negotiate(accept), Format::Text004, "{accept}");
+        }
+    }
+
+    #[test]
+    fn quality_decides_and_zero_forbids() {
+        use Format::{OpenMetrics100, Text004};
+        for (accept, expected) in [
+            ("application/openmetrics-text;q=0.5,text/plain;q=0.501", Text004),
+            (
+                "application/openmetrics-text;q=0.502,text/plain;q=0.501",
+                OpenMetrics100,
+            ),
+            ("text/plain,application/openmetrics-text", OpenMetrics100),
+            ("application/openmetrics-text,*/*", OpenMetrics100),
+            ("application/openmetrics-text;q=0.5,*/*;q=0.6", Text004),
+            (
+                "application/openmetrics-text;q=0.5,*/*;q=0.6,text/plain;q=0.4",
+                OpenMetrics100,
+            ),
+            ("application/openmetrics-text;q=0,*/*", Text004),
+            (
+                "application/openmetrics-text;version=1.0.0;q=0,application/openmetrics-text",
+                Text004,
+            ),
+            ("application/openmetrics-text;q=2", Text004),
+            ("application/openmetrics-text;q=1.001", Text004),
+            ("application/openmetrics-text;q=-1", Text004),
+            ("application/openmetrics-text;q=NaN", Text004),
+            ("application/openmetrics-text;q=0.0001", Text004),
+            ("Application/OpenMetrics-Text; Q=0.7; Version=\"1.0.0\"", OpenMetrics100),
+            (
+                "text/html;a=\"x,application/openmetrics-text;b=\\\",\";q=0.1 , text/plain",
+                Text004,
+            ),
+        ] {
+            assert_eq!(negotiate(accept), expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn ranges_after_the_limit_are_ignored() {
+        let many = "a/b,".repeat(RANGES_MAX - 1);
+        let (within, beyond) = ("application/openmetrics-text", "a/b,application/openmetrics-text");
+        assert_eq!(negotiate(&format!("{many}{within}")), Format::OpenMetrics100);
+        assert_eq!(negotiate(&format!("{many}{beyond}")), Format::Text004);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
+
+        #[test]
+        fn no_header_panics(accept in ".*|([a-z*]{0,4}/?[a-z*]{0,4}(;[a-zq]{0,3}=?[\"\\\\0-9.,]{0,6}){0,3},?){0,8}") {
+            let _ = Format::negotiate(Some(&accept));
+        }
+
+        #[test]
+        fn the_only_format_that_is_accepted_is_chosen(
+            format in 0usize..2,
+            quality in 1u16..=999,
+            noise in proptest::collection::vec("[a-z]{1,9}/[a-z]{1,9}(;[a-p]{1,5}=[a-z0-9]{1,9}){0,2}", 0..8),
+            place in 0usize..8,
+        ) {
+            let (range, expected) = [
+                ("text/plain;version=0.0.4", Format::Text004),
+                ("application/openmetrics-text;version=1.0.0", Format::OpenMetrics100),
+            ][format];
+            let mut ranges = noise;
+            ranges.insert(place.min(ranges.len()), format!("{range};q=0.{quality:03}"));
+            prop_assert_eq!(negotiate(&ranges.join(", ")), expected);
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! OpenMetrics 1.0.0. Source: its specification, by the names of its sections.
+
+use super::decimal;
+use super::families::{Family, Kind};
+use super::lines::{Dialect, put, put_labels};
+use crate::metrics::record::Exemplar;
+
+pub(super) static DIALECT: Dialect = Dialect {
+    metadata,
+    bound,
+    exemplar: Some(exemplar),
+    end: "# EOF\n",
+};
+
+/// Appends the lines TYPE, UNIT and HELP, in this order ("MetricFamily metadata"). They name the family, whose name lacks
+/// the suffix of its samples ("Suffixes").
+fn metadata(out: &mut Vec<u8>, family: &Family) {
+    let suffix = family.kind.suffix();
+    let name = family.name.strip_suffix(suffix).unwrap_or(family.name);
+    let kind = match family.kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+        Kind::Info => "info",
+    };
+    put(out, &["# TYPE ", name, " ", kind, "\n"]);
+    if let Some(unit) = family.unit() {
+        put(out, &["# UNIT ", name, " ", unit, "\n"]);
+    }
+    put(out, &["# HELP ", name, " ", family.help, "\n"]);
+}
+
+/// Appends a bound ("Considerations: Canonical Numbers"): the exact decimal, recognisable as a float, with an exponent
+/// below 0.0001. The largest bound is below 10^6, from where on there would be one again.
+fn bound(out: &mut Vec<u8>, upper_ns: u64) {
+    if upper_ns >= 100_000 {
+        decimal::seconds(out, u128::from(upper_ns));
+        if upper_ns.is_multiple_of(decimal::NS_PER_SECOND) {
+            out.extend_from_slice(b".0");
+        }
+        return;
+    }
+    let start = out.len();
+    decimal::integer(out, upper_ns);
+    // 12300 is 1.23e-05: of n digits the first counts 10^(n - 10) seconds.
+    let exponent = 10 - (out.len() - start);
+    while out.len() > start + 1 && out.last() == Some(&b'0') {
+        out.pop();
+    }
+    if out.len() > start + 1 {
+        out.insert(start + 1, b'.');
+    }
+    out.extend_from_slice(b"e-0");
+    decimal::integer(out, exponent as u64);
+}
+
+/// Appends an exemplar ("Exemplars"): its labels, value and timestamp.
+///
+/// The labels have at most 74 characters together; 128 are allowed.
+fn exemplar(out: &mut Vec<u8>, path: &str, exemplar: &Exemplar) {
+    put(out, &[" # "]);
+    put_labels(out, &[("api", path)]);
+    if let Some(trace) = exemplar.trace {
+        put(out, &[",trace_id=\""]);
+        decimal::hex(out, (trace.trace_id() >> 64) as u64);
+        decimal::hex(out, trace.trace_id() as u64);
+        put(out, &["\",span_id=\""]);
+        decimal::hex(out, trace.span_id());
+        put(out, &["\""]);
+    }
+    put(out, &["} "]);
+    decimal::seconds(out, u128::from(exemplar.duration_ns));
+    put(out, &[" "]);
+    decimal::timestamp(out, exemplar.timestamp_ms);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::TraceContext;
+
+    #[test]
+    fn bounds_are_canonical() {
+        for (upper_ns, expected) in [
+            (1, "1e-09"),
+            (10, "1e-08"),
+            (12_345, "1.2345e-05"),
+            (99_999, "9.9999e-05"),
+            (100_000, "0.0001"),
+            (150_000_000, "0.15"),
+            (1_000_000_000, "1.0"),
+            (10_000_000_000, "10.0"),
+            (2_500_000_000, "2.5"),
+            (100_000_000_000_000, "100000.0"),
+        ] {
+            let mut out = Vec::new();
+            bound(&mut out, upper_ns);
+            assert_eq!(str::from_utf8(&out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn an_exemplar_has_api_trace_value_and_timestamp() {
+        let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        let mut out = Vec::new();
+        exemplar(
+            &mut out,
+            "/",
+            &Exemplar {
+                duration_ns: 67_000_000,
+                timestamp_ms: 1_520_879_607_789,
+                trace,
+            },
+        );
+        exemplar(
+            &mut out,
+            "/ui",
+            &Exemplar {
+                duration_ns: 1,
+                timestamp_ms: 0,
+                trace: None,
+            },
+        );
+        assert_eq!(
+            str::from_utf8(&out).unwrap(),
+            " # {api=\"/\",trace_id=\"4bf92f3577b34da6a3ce929d0e0e4736\",span_id=\"00f067aa0ba902b7\"} 0.067 \
+             1520879607.789 # {api=\"/ui\"} 0.000000001 0.000"
+        );
+    }
+}

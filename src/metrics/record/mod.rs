@@ -1,0 +1,26 @@
+//! What is counted: one histogram a series and recorder, written by one thread and read by any.
+
+mod bounds;
+mod buckets;
+mod exemplar;
+mod histogram;
+mod labels;
+#[cfg(all(test, not(loom)))]
+mod load_tests;
+#[cfg(all(test, loom))]
+mod loom_tests;
+mod recorder;
+mod sync;
+mod traceparent;
+
+pub use bounds::{BOUND_MAX_NS, BOUNDS_MAX, Bounds, BoundsError};
+pub use labels::{CloseReason, Labels, Method, Path, Status};
+pub use recorder::Recorder;
+pub use traceparent::TraceContext;
+
+pub(super) use buckets::Buckets;
+pub(super) use exemplar::{Exemplar, unix_time_ms};
+pub(super) use histogram::Snapshot;
+pub(super) use labels::SERIES_MAX;
+pub(super) use recorder::Shard;
+pub(super) use sync::{AtomicU64, Ordering};
