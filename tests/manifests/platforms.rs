@@ -12,9 +12,8 @@ const USER: [&str; 3] = ["runAsUser", "runAsGroup", "fsGroup"];
 
 /// Whether the pod runs an image of ours, whose user is a number: runAsNonRoot is then enough everywhere.
 fn is_ours(pod: &Value) -> bool {
-    let images = pod["containers"].as_array().unwrap().iter();
-    let image = |container: &Value| container["image"].as_str().unwrap().starts_with("localhost/");
-    images.fold(true, |ours, container| ours && image(container))
+    let mut containers = pod["containers"].as_array().unwrap().iter();
+    containers.all(|container| container["image"].as_str().unwrap().starts_with("localhost/"))
 }
 
 #[test]
