@@ -226,7 +226,7 @@ fn it_answers_soon_after_its_start() {
     let binary = binary(Podman::with_image(), "start");
     let mut took: Vec<Duration> = (0..STARTS)
         .map(|_| {
-            // A port that was free a moment ago; asked for by number, since reading it from the start line takes time, too.
+            // A port that was free a moment ago, by number: reading it from the start line takes time.
             let address = free_address();
             let begin = Instant::now();
             let mut server = Command::new(&binary)

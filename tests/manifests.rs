@@ -21,7 +21,7 @@ use support::prometheus::{Major, Prometheus};
 use support::server::{Server, run};
 use support::wait_for;
 
-/// What the README claims. The oldest is the first to have the sleep action of preStop without being asked for it.
+/// What the docs claim. The oldest is the first with the sleep action of preStop enabled.
 const KUBERNETES_OLDEST: &str = "1.30";
 const KUBERNETES_NEWEST: &str = "1.37";
 
@@ -537,7 +537,7 @@ fn every_shipped_prometheus_3_scrapes_classic_and_native_histograms_and_takes_ex
     }
 }
 
-/// curl with the load Job's arguments, but for its requests' address and number.
+/// curl with the load Job's arguments, except the requests' address and number.
 fn load_job(server: &Server, requests: u32) -> Command {
     let container = object("monitoring/load.yaml", "Job")["spec"]["template"]["spec"]["containers"][0].clone();
     let url = format!("http://{}/#[1-{requests}]", server.address);

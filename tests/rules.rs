@@ -21,9 +21,9 @@ use support::wait_for;
 /// Both forms of the rules.
 const FILES: [&str; 2] = ["yaml/monitoring/rules.yaml", "yaml/monitoring/prometheusrule.yaml"];
 
-/// Series of programs that are not ours, in our job and namespace. One answers only 503s and slowly, has no bucket at 2 s, many
-/// requests in flight, and is down; the other answers all that it is asked, fast, and much more than we. A rule that judged the
-/// first would fire; one that judged the second would miss what it should see.
+/// Series of programs that are not ours, in our job and namespace. One fails half of its requests and is slow, has no bucket at
+/// 2 s, many requests in flight, and is down: a rule that judged it would fire. The other answers far more requests than ours, all
+/// of them fast: a rule that judged it would stay silent.
 const NEIGHBOURS: [&[(&str, &str)]; 2] = [
     &[
         (r#"up{namespace="demo",job="httpserver",instance="bad"}"#, "0x9999"),

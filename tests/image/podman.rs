@@ -115,7 +115,7 @@ impl Podman {
     }
 }
 
-/// What `podman build` needs to be told here: where the crates are that Cargo has fetched, and that nothing can be pulled.
+/// The flags that `podman build` needs here: where the crates are that Cargo has fetched, and that nothing can be pulled.
 pub fn build_flags() -> [String; 4] {
     let registry = std::env::var_os("CARGO_HOME")
         .map_or_else(
