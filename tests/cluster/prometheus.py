@@ -59,8 +59,15 @@ class Dashboard:
             return "|".join(chosen)
         if variable.get("allValue"):
             return variable["allValue"]
-        selector, label = re.fullmatch(r"label_values\((.*), *(\w+)\)", variable["query"]["query"]).groups()
-        return "(" + "|".join(self.prometheus.label_values(label, self._filled_in(selector))) + ")"
+        function, query = re.fullmatch(r"(\w+)\((.*)\)", variable["query"]["query"]).groups()
+        if function == "label_values":
+            selector, label = re.fullmatch(r"(.*), *(\w+)", query).groups()
+            values = self.prometheus.label_values(label, self._filled_in(selector))
+        else:
+            # query_result: series as text, out of which the variable's regular expression takes a label.
+            label = re.match(r"/(\w+)=", variable["regex"])[1]
+            values = [re.escape(labels[label]) for labels, _ in self.prometheus.query(self._filled_in(query))]
+        return "(" + "|".join(values).replace("\\", "\\\\") + ")"
 
     def _filled_in(self, text):
         return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda match: self.variables[match[1] or match[2]], text)
@@ -68,7 +75,11 @@ class Dashboard:
     def answers(self):
         """For each query of each panel: its panel's title, itself, and how many numbers it finds."""
         panels = [inner for panel in self.board["panels"] for inner in [panel, *panel.get("panels", [])]]
+        native = bool(self.prometheus.query("http_request_duration_seconds"))
         for panel in panels:
+            empty = panel.get("fieldConfig", {}).get("defaults", {}).get("noValue", "")
+            if "scrape_native_histograms" in empty and not native:
+                continue
             for target in panel.get("targets", []):
                 query = self._filled_in(target["expr"])
                 values = [value for _, value in self.prometheus.query(query)]
