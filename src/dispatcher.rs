@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{HTTPVersion, Request, Server};
 
 use crate::accept_news::AcceptNews;
-use crate::delay::Delay;
+use crate::delay::{Delay, Distribution};
 use crate::endpoint::{self, Answer};
 use crate::metrics::{Labels, Status, TraceContext};
 use crate::panics;
@@ -37,10 +37,8 @@ pub struct Dispatch {
     pub progress: Arc<Progress>,
     /// True from the first signal on.
     pub draining: Arc<AtomicBool>,
-    /// `--delay-min`
-    pub delay_min: Duration,
-    /// `--delay-max`
-    pub delay_max: Duration,
+    /// The distribution of the delay.
+    pub delay: Distribution,
     /// `--error-rate`
     pub error_rate: f64,
 }
@@ -65,7 +63,7 @@ impl Dispatch {
             dispatch: Arc::clone(self),
             news: Arc::clone(news),
             server: news.number_server(),
-            delay: Delay::new(self.delay_min, self.delay_max),
+            delay: Delay::new(self.delay.clone()),
         };
         panics::spawn_vital("dispatcher", move || dispatcher.run(&server)).map(drop)
     }

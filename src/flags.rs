@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
+use crate::delay::{Distribution, Quantiles};
 use crate::metrics::Bounds;
 
 /// The longest duration that a flag takes.
@@ -29,10 +30,15 @@ pub struct Flags {
         default_value = "0s", value_parser = parse_duration)]
     pub delay_min: Duration,
 
-    /// Longest delay of /; delays are uniform between the two
+    /// Longest delay of /; without --delay-quantiles, delays are uniform between the two
     #[arg(long, env = "HTTPSERVER_DELAY_MAX", value_name = "DURATION",
         default_value = "2s", value_parser = parse_duration)]
     pub delay_max: Duration,
+
+    /// Quantiles of the delay of /, as in 0.5=80ms,0.9=300ms,0.99=1.5s; linear between them, from --delay-min at 0 to
+    /// --delay-max at 1
+    #[arg(long, env = "HTTPSERVER_DELAY_QUANTILES", value_name = "Q=DURATION,...")]
+    pub delay_quantiles: Option<Quantiles>,
 
     /// Share of / that is answered 500, after its delay
     #[arg(long, env = "HTTPSERVER_ERROR_RATE", value_name = "0..1",
@@ -92,7 +98,30 @@ impl Flags {
                 humantime::format_duration(flags.delay_max),
             )));
         }
+        flags
+            .delay_distribution()
+            .map_err(|allowed| Refusal::Wrong(format!("--delay-quantiles {:?}: {allowed}", flags.quantiles_text())))?;
         Ok(flags)
+    }
+
+    /// Returns the distribution of the delay.
+    ///
+    /// # Errors
+    ///
+    /// Returns what is allowed, if the quantiles are not between the shortest and the longest delay. After
+    /// [`read`](Flags::read) they are.
+    pub fn delay_distribution(&self) -> Result<Distribution, String> {
+        match &self.delay_quantiles {
+            Some(quantiles) => Distribution::with_quantiles(self.delay_min, quantiles, self.delay_max),
+            None => Ok(Distribution::uniform(self.delay_min, self.delay_max)),
+        }
+    }
+
+    fn quantiles_text(&self) -> String {
+        self.delay_quantiles
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default()
     }
 
     /// A warning in one line, where the flags are allowed but hide what they are for.

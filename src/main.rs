@@ -69,10 +69,11 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
         move |accepting| news.thread_panicked(accepting)
     });
     let draining = Arc::new(AtomicBool::new(false));
+    let delay = flags.delay_distribution().map_err(io::Error::other)?;
     let metrics = Arc::new(Metrics::new(Config {
         bounds: flags.buckets.clone(),
         max_in_flight: flags.max_in_flight,
-        delay_quantiles: DELAY_QUANTILES.map(|q| flags.delay_min + (flags.delay_max - flags.delay_min).mul_f64(q)),
+        delay_quantiles: DELAY_QUANTILES.map(|q| delay.quantile(q)),
     }));
     let schedule = Arc::new(Schedule::new(flags.max_in_flight));
     let log = flags.access_log.then(AccessLog::start).transpose()?;
@@ -104,8 +105,7 @@ fn start(flags: &Flags, listener: std::net::TcpListener) -> io::Result<(Drain, E
         responders,
         progress,
         draining: Arc::clone(&draining),
-        delay_min: flags.delay_min,
-        delay_max: flags.delay_max,
+        delay,
         error_rate: flags.error_rate,
     });
     let address = AcceptLoop::start(listener, dispatch, Arc::clone(&news))?;

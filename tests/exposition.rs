@@ -1,4 +1,12 @@
-//! The pages, read by parsers that are not ours and compared with what was observed.
+//! Expositions in every format, parsed and compared with what was observed: classic ones by the official client's parsers,
+//! OpenMetrics 2.0 by one after its grammar, protobuf by prost.
+
+#[path = "exposition/model.rs"]
+mod model;
+#[path = "exposition/openmetrics2.rs"]
+mod openmetrics2;
+#[path = "exposition/protobuf.rs"]
+mod protobuf;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -8,8 +16,12 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use httpserver::metrics::{Bounds, CloseReason, Config, Format, Labels, Method, Metrics, Path, Status, TraceContext};
+use model::{Family, Observation, check_durations, duration_ns, label_map, labels, trace};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+/// The formats with classic buckets only.
+const CLASSIC: [Format; 2] = [Format::OpenMetrics100, Format::Text004];
 
 /// Requests in flight, as the server reports them.
 const IN_FLIGHT: usize = 7;
@@ -24,9 +36,6 @@ fn config(bounds: Bounds) -> Config {
 fn is_openmetrics(format: Format) -> bool {
     format.content_type().starts_with("application/openmetrics-text")
 }
-
-/// An observation: its labels, nanoseconds and trace.
-type Observation = (Labels, u64, Option<TraceContext>);
 
 /// Observations of several series, by two recorders in turn, on every bound and around it and anywhere.
 fn observations(bounds: &Bounds) -> Vec<Observation> {
@@ -75,14 +84,18 @@ fn record(metrics: &Arc<Metrics>, observations: &[Observation]) {
     }
 }
 
-fn page(metrics: &Metrics, format: Format) -> String {
-    let mut page = Vec::new();
-    metrics.render(format, IN_FLIGHT, &mut page);
-    String::from_utf8(page).expect("UTF-8")
+fn bytes(metrics: &Metrics, format: Format) -> Vec<u8> {
+    let mut out = Vec::new();
+    metrics.render(format, IN_FLIGHT, &mut out);
+    out
 }
 
-/// What the official Python client's parsers make of pages; for OpenMetrics its strict one.
-fn parsed(pages: &[(Format, String)]) -> Vec<Value> {
+fn text(metrics: &Metrics, format: Format) -> String {
+    String::from_utf8(bytes(metrics, format)).expect("UTF-8")
+}
+
+/// Returns what the official Python client's parsers understand of expositions; for OpenMetrics its strict one.
+fn parsed(expositions: &[(Format, String)]) -> Vec<Value> {
     let here = FilePath::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(here.join(".tools/venv/bin/python"))
         .arg(here.join("tests/exposition/parse.py"))
@@ -91,34 +104,22 @@ fn parsed(pages: &[(Format, String)]) -> Vec<Value> {
         .stderr(Stdio::piped())
         .spawn()
         .expect(".tools/venv is there; tests/run makes it");
-    let pages: Vec<Value> = pages
+    let expositions: Vec<Value> = expositions
         .iter()
-        .map(|(format, page)| json!({"openmetrics": is_openmetrics(*format), "page": page}))
+        .map(|(format, text)| json!({"openmetrics": is_openmetrics(*format), "page": text}))
         .collect();
     python
         .stdin
         .take()
         .unwrap()
-        .write_all(Value::from(pages).to_string().as_bytes())
+        .write_all(Value::from(expositions).to_string().as_bytes())
         .unwrap();
     let output = python.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn label_map(labels: Labels) -> BTreeMap<String, String> {
-    let pairs = [
-        ("method", labels.method.as_str()),
-        ("path", labels.path.as_str()),
-        ("status", labels.status.as_str()),
-    ];
-    pairs
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
-}
-
-/// A sample as the parser tells it.
+/// A sample as the parser understands it.
 struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
@@ -142,7 +143,7 @@ fn samples(page: &Value, family: &str) -> Vec<Sample> {
 }
 
 #[test]
-fn the_official_parsers_agree_with_what_was_observed_in_every_format() {
+fn the_official_parsers_read_what_was_observed() {
     for bounds in [
         Bounds::default(),
         "linear:0.25,0.25,8".parse().unwrap(),
@@ -155,19 +156,16 @@ fn the_official_parsers_agree_with_what_was_observed_in_every_format() {
         record(&metrics, &observations);
         metrics.connection_closed(CloseReason::Idle);
         metrics.connection_closed(CloseReason::Idle);
-        let pages: Vec<_> = Format::ALL
-            .iter()
-            .map(|&format| (format, page(&metrics, format)))
-            .collect();
-        for ((format, _), parsed) in pages.iter().zip(parsed(&pages)) {
-            check_durations(&parsed, *format, &bounds, &observations);
+        let expositions: Vec<_> = CLASSIC.iter().map(|&format| (format, text(&metrics, format))).collect();
+        for ((format, _), parsed) in expositions.iter().zip(parsed(&expositions)) {
+            check_classic_durations(&parsed, *format, &bounds, &observations);
             check_singles(&parsed, *format);
         }
     }
 }
 
 /// Checks the histogram's every sample against the observations, counted again here.
-fn check_durations(page: &Value, format: Format, bounds: &Bounds, observations: &[Observation]) {
+fn check_classic_durations(page: &Value, format: Format, bounds: &Bounds, observations: &[Observation]) {
     const NAME: &str = "http_request_duration_seconds";
     let family = &page[NAME];
     assert_eq!(family["type"], "histogram");
@@ -226,7 +224,7 @@ fn check_durations(page: &Value, format: Format, bounds: &Bounds, observations: 
             "_count" => assert_eq!(sample.value, of_series().count() as f64),
             "_sum" => {
                 let sum_ns: u128 = of_series().map(|(_, duration_ns, _)| u128::from(*duration_ns)).sum();
-                // The page is exact, a float64 has 53 bits.
+                // The exposition is exact, a float64 has 53 bits.
                 assert!((sample.value - sum_ns as f64 / 1e9).abs() <= sample.value * 1e-15);
             }
             other => panic!("a sample {other}"),
@@ -299,42 +297,23 @@ fn check_singles(page: &Value, format: Format) {
     assert_eq!(build.labels["version"], env!("CARGO_PKG_VERSION"));
 }
 
-fn labels() -> impl Strategy<Value = Labels> {
-    use proptest::sample::select;
-    (
-        select(&Method::ALL[..]),
-        select(&Path::ALL[..]),
-        select(&Status::ALL[..]),
-    )
-        .prop_map(|(method, path, status)| Labels { method, path, status })
-}
-
-/// Anything, and more often what falls between the bounds.
-fn duration_ns() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        0..3_000_000_000u64,
-        (0..42u32).prop_map(|power| 1 << power),
-        any::<u64>()
-    ]
-}
-
 proptest! {
     /// Whatever is observed, on whatever bounds and through however many recorders.
     #[test]
-    fn any_observations_render_rising_buckets_and_equal_inf_and_count(
+    fn any_observations_have_rising_buckets_and_the_count_of_inf(
         observed in proptest::collection::vec((labels(), duration_ns(), 0..3usize), 0..200),
         bounds in proptest::sample::select(vec!["1", "linear:0.25,0.25,8", "exponential:0.000000001,2,40"]),
-        format in proptest::sample::select(&Format::ALL[..]),
+        format in proptest::sample::select(&CLASSIC[..]),
     ) {
         let metrics = Arc::new(Metrics::new(config(bounds.parse().unwrap())));
         let mut recorders = [metrics.recorder(), metrics.recorder(), metrics.recorder()];
         for &(labels, duration_ns, recorder) in &observed {
             recorders[recorder].record(labels, duration_ns, None);
         }
-        let page = page(&metrics, format);
+        let text = text(&metrics, format);
         let mut buckets: Vec<u64> = Vec::new();
         let (mut counted, mut series) = (0, std::collections::HashSet::new());
-        for line in page.lines().filter_map(|line| line.strip_prefix("http_request_duration_seconds_")) {
+        for line in text.lines().filter_map(|line| line.strip_prefix("http_request_duration_seconds_")) {
             let value = line.split("} ").nth(1).unwrap().split(' ').next().unwrap();
             if line.starts_with("bucket{") {
                 buckets.push(value.parse().unwrap());
@@ -348,5 +327,149 @@ proptest! {
             }
         }
         prop_assert_eq!(counted, observed.len() as u64);
+    }
+}
+
+/// The series that exist before anything is observed.
+fn from_the_start() -> Vec<Labels> {
+    [Status::OK, Status::INTERNAL_SERVER_ERROR, Status::SERVICE_UNAVAILABLE]
+        .map(|status| Labels {
+            method: Method::Get,
+            path: Path::Root,
+            status,
+        })
+        .to_vec()
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+/// Both formats with native buckets, parsed. The process metrics of the second are later than those of the first.
+fn with_native_buckets(metrics: &Metrics) -> [Vec<Family>; 2] {
+    [
+        openmetrics2::parse(&text(metrics, Format::OpenMetrics200)),
+        protobuf::decode(&bytes(metrics, Format::Protobuf)),
+    ]
+}
+
+#[test]
+fn openmetrics_2_and_protobuf_say_what_was_observed() {
+    for bounds in [
+        Bounds::default(),
+        "exponential:0.1,1.5,5".parse().unwrap(),
+        "exponential:0.000000001,10,15".parse().unwrap(),
+        "0.00012345,0.001,9.999999999,100000".parse().unwrap(),
+    ] {
+        let metrics = Arc::new(Metrics::new(config(bounds.clone())));
+        let observations = observations(&bounds);
+        record(&metrics, &observations);
+        for families in with_native_buckets(&metrics) {
+            check_durations(&families[0], &bounds, &observations, &from_the_start(), now_ms());
+        }
+    }
+}
+
+#[test]
+fn openmetrics_2_and_protobuf_have_the_families_of_the_text_format_with_their_metadata() {
+    let metrics = Arc::new(Metrics::new(Config::default()));
+    metrics.connection_closed(CloseReason::SlowHead);
+    let [openmetrics, protobuf] = with_native_buckets(&metrics);
+    let text = text(&metrics, Format::Text004);
+    let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    for families in [&openmetrics, &protobuf] {
+        let of_families: Vec<_> = families
+            .iter()
+            .map(|family| format!("{} {}", family.name, family.kind.replace("info", "gauge")))
+            .collect();
+        assert_eq!(of_families, types);
+        for family in families {
+            let help = format!("# HELP {} {}\n", family.name, family.help);
+            assert!(text.contains(&help), "{help}");
+        }
+    }
+    // But for the values of the process and what was scraped meanwhile, they say the same.
+    let mut process_starts_ms = Vec::new();
+    for (openmetrics, protobuf) in openmetrics.iter().zip(&protobuf) {
+        if openmetrics.name.starts_with("process_") {
+            let without_values = |family: &Family| (family.name.clone(), family.unit.clone(), family.metrics.len());
+            assert_eq!(without_values(openmetrics), without_values(protobuf));
+        } else {
+            assert_eq!(openmetrics, protobuf);
+        }
+        if openmetrics.kind == "counter" {
+            for metric in openmetrics.metrics.iter().chain(&protobuf.metrics) {
+                process_starts_ms.push(metric.start_ms.unwrap());
+            }
+        }
+    }
+    // Counters start with the process.
+    process_starts_ms.dedup();
+    assert_eq!(process_starts_ms.len(), 1);
+    assert!(now_ms() - process_starts_ms[0] < 600_000);
+}
+
+#[test]
+fn native_buckets_add_at_most_200_bytes_to_an_idle_exposition() {
+    let metrics = Arc::new(Metrics::new(Config::default()));
+    let text = text(&metrics, Format::OpenMetrics200);
+    let fields = text.matches("schema:3,zero_threshold:9.5367431640625e-07,zero_count:0,");
+    let added: usize = fields.map(str::len).sum();
+    assert!((1..=200).contains(&added), "{added}");
+    assert!(!text.contains("positive_"), "nothing is in use");
+}
+
+#[test]
+fn a_client_that_causes_every_series_does_not_fill_memory_with_native_buckets() {
+    let metrics = Arc::new(Metrics::new(Config::default()));
+    let mut recorder = metrics.recorder();
+    let mut all = Vec::new();
+    for method in Method::ALL {
+        for path in Path::ALL {
+            for status in Status::ALL {
+                all.push((Labels { method, path, status }, 1_000_000_000, None));
+            }
+        }
+    }
+    for &(labels, duration_ns, trace) in &all {
+        recorder.record(labels, duration_ns, trace);
+    }
+    let of_all = with_native_buckets(&metrics).map(|families| {
+        let metrics = &families[0].metrics;
+        assert_eq!(metrics.len(), all.len());
+        let with_native = metrics.iter().filter(|metric| match &metric.value {
+            model::Value::Histogram(histogram) => histogram.native.is_some(),
+            model::Value::Number(_) => false,
+        });
+        with_native.count()
+    });
+    // 257 counts of 8 bytes, for each of 64 recorders.
+    for with_native in of_all {
+        assert!(
+            (60..=(8 << 20) / (257 * 8 * 64)).contains(&with_native),
+            "{with_native}"
+        );
+    }
+}
+
+proptest! {
+    /// Whatever is observed, on whatever bounds and through however many recorders: render, parse, equal.
+    #[test]
+    fn any_observations_are_parsed_as_they_were_rendered(
+        observed in proptest::collection::vec((labels(), duration_ns(), trace(), 0..3usize), 0..60),
+        bounds in proptest::sample::select(vec!["1", "linear:0.25,0.25,8", "exponential:0.000000001,2,40"]),
+    ) {
+        let bounds: Bounds = bounds.parse().unwrap();
+        let metrics = Arc::new(Metrics::new(config(bounds.clone())));
+        let mut recorders = [metrics.recorder(), metrics.recorder(), metrics.recorder()];
+        let mut observations = Vec::new();
+        for (labels, duration_ns, trace, recorder) in observed {
+            recorders[recorder].record(labels, duration_ns, trace);
+            observations.push((labels, duration_ns, trace));
+        }
+        // Few enough series that each has native buckets.
+        let [openmetrics, protobuf] = with_native_buckets(&metrics);
+        prop_assert_eq!(&openmetrics[0], &protobuf[0]);
+        check_durations(&openmetrics[0], &bounds, &observations, &from_the_start(), now_ms());
     }
 }

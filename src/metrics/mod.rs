@@ -16,8 +16,9 @@ pub use record::{
 use expose::State;
 pub(crate) use process::Process;
 use process::Usage;
-use record::{AtomicU64, Buckets, Ordering, SERIES_MAX, Shard, Snapshot, unix_time_ms};
-use std::sync::Arc;
+use record::{Buckets, SERIES_MAX, Shard, Snapshot, unix_time_ms};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// The statuses of the series `GET`, `/` that exist from the start. A rate needs a value before the first event, and alerts
@@ -54,12 +55,25 @@ pub struct Metrics {
     config: Config,
     buckets: Buckets,
     process: Process,
-    /// When each series was first observed, in Unix milliseconds; 0 before.
-    created_ms: [AtomicU64; SERIES_MAX],
+    /// The series that exist, by their places.
+    created: [OnceLock<Created>; SERIES_MAX],
+    created_count: AtomicUsize,
     /// Closed connections by reason.
     closed: [AtomicU64; CloseReason::ALL.len()],
     shards: Arc<Shard>,
     next_scrape: NextScrape,
+}
+
+/// The largest number of series that have native buckets. Those take 2 KiB for each recorder of a series: 8 MiB with 64
+/// recorders, if a client causes every method, path and status. Further series have classic buckets only.
+const NATIVE_SERIES_MAX: usize = 63;
+
+/// What a series is created with.
+#[derive(Debug)]
+struct Created {
+    /// Just before its first observation, in Unix time: its start timestamp.
+    at_ms: u64,
+    has_native: bool,
 }
 
 /// The number of the next scrape that shows exemplars, from 1. On a cache line of its own, since every observation reads
@@ -74,7 +88,8 @@ impl Metrics {
             buckets: Buckets::new(&config.bounds),
             config,
             process: Process::new(),
-            created_ms: std::array::from_fn(|_| AtomicU64::new(0)),
+            created: std::array::from_fn(|_| OnceLock::new()),
+            created_count: AtomicUsize::new(0),
             closed: std::array::from_fn(|_| AtomicU64::new(0)),
             shards: Arc::new(Shard::new_taken(false)),
             next_scrape: NextScrape(AtomicU64::new(1)),
@@ -129,14 +144,9 @@ impl Metrics {
         }
     }
 
-    /// Returns whether the series exists.
-    fn is_created(&self, labels: Labels) -> bool {
-        self.created_ms[labels.index()].load(Ordering::Relaxed) != 0
-    }
-
     /// Returns the series over all shards.
-    fn snapshot(&self, labels: Labels) -> Snapshot {
-        let mut total = Snapshot::new();
+    fn snapshot(&self, labels: Labels, with_native: bool) -> Snapshot {
+        let mut total = Snapshot::new(with_native);
         for series in self.shards.list().filter_map(|shard| shard.series(labels.index())) {
             series.add_to(&mut total);
         }
@@ -144,11 +154,11 @@ impl Metrics {
     }
 
     /// Creates a series, as of now, unless it exists.
-    fn create(&self, index: usize) {
-        // A clock at zero would mean that it does not exist.
-        let now_ms = unix_time_ms().max(1);
-        // An error means that another shard was first.
-        let _ = self.created_ms[index].compare_exchange(0, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+    fn create(&self, index: usize) -> &Created {
+        self.created[index].get_or_init(|| Created {
+            at_ms: unix_time_ms(),
+            has_native: self.created_count.fetch_add(1, Ordering::Relaxed) < NATIVE_SERIES_MAX,
+        })
     }
 }
 
@@ -340,8 +350,8 @@ mod tests {
         for mut recorder in at_once {
             recorder.record(ROOT_OK, 1, None);
         }
-        let total = metrics.snapshot(ROOT_OK);
-        assert_eq!((total.counts[0], total.sum_ns), (5, 5));
+        let total = metrics.snapshot(ROOT_OK, true);
+        assert_eq!((total.counts[0], total.native.unwrap()[0], total.sum_ns), (5, 5, 5));
     }
 
     #[test]

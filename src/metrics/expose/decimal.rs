@@ -49,15 +49,6 @@ fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
     out.extend_from_slice(&digits[20 - width..]);
 }
 
-/// Appends 16 hexadecimal digits.
-pub(crate) fn hex(out: &mut Vec<u8>, value: u64) {
-    out.extend(
-        (0..16)
-            .rev()
-            .map(|place| b"0123456789abcdef"[(value >> (4 * place)) as usize & 0xf]),
-    );
-}
-
 /// Writes the number at the end of `digits` and returns where it starts.
 fn fill(digits: &mut [u8; 20], mut value: u64) -> usize {
     let mut start = digits.len();

@@ -1,7 +1,8 @@
 //! The metric families, each described once for all formats. To add one, add it here.
 
 use super::{Label, State, decimal};
-use crate::metrics::record::{CloseReason, Ordering};
+use crate::metrics::record::CloseReason;
+use std::sync::atomic::Ordering;
 
 /// A metric family.
 pub(super) struct Family {
@@ -64,6 +65,15 @@ pub(super) enum Value {
 }
 
 impl Value {
+    /// Returns the nearest float64.
+    pub(super) fn to_f64(self) -> f64 {
+        match self {
+            Value::Integer(value) => value as f64,
+            Value::Nanoseconds(ns) => ns as f64 / 1e9,
+            Value::UnixMilliseconds(ms) => ms as f64 / 1e3,
+        }
+    }
+
     /// Appends the value as decimal text.
     pub(super) fn append(self, out: &mut Vec<u8>) {
         match self {

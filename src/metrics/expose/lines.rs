@@ -1,8 +1,8 @@
 //! What the Prometheus text format and OpenMetrics 1.0.0 share: one line a sample, and a histogram of many lines.
 
 use super::families::{Family, Value};
-use super::{Encoder, Label, decimal};
-use crate::metrics::record::{Bounds, Exemplar, Labels, Snapshot};
+use super::{Encoder, Label, Series, decimal};
+use crate::metrics::record::{Bounds, Exemplar};
 
 /// What each of the two has of its own.
 pub(super) struct Dialect {
@@ -24,27 +24,29 @@ pub(super) struct Lines<'a> {
 }
 
 impl Encoder for Lines<'_> {
+    const HAS_NATIVE: bool = false;
+
     fn begin(&mut self, family: &Family) {
         (self.dialect.metadata)(self.out, family);
     }
 
     fn sample(&mut self, family: &Family, labels: &[Label], value: Value) {
         put(self.out, &[family.name]);
-        if !labels.is_empty() {
-            put_labels(self.out, labels);
-            put(self.out, &["}"]);
-        }
+        put_labels(self.out, labels);
         put(self.out, &[" "]);
         value.append(self.out);
         put(self.out, &["\n"]);
     }
 
     /// `_count` is the number of the bucket `+Inf`: they cannot differ.
-    fn durations(&mut self, family: &Family, labels: Labels, total: &Snapshot) {
+    fn durations(&mut self, family: &Family, series: &Series) {
+        let total = &series.total;
         let line_start = self.out.len();
         put(self.out, &[family.name, "_bucket"]);
         let labels_start = self.out.len();
-        put_labels(self.out, &labels.pairs());
+        put_labels(self.out, &series.labels.pairs());
+        // The brace after them.
+        self.out.pop();
         let labels_end = self.out.len();
         put(self.out, &[",le=\""]);
         let bound_start = self.out.len();
@@ -65,7 +67,7 @@ impl Encoder for Lines<'_> {
             count += observed;
             decimal::integer(self.out, count);
             if let (Some(append), Some(exemplar)) = (self.dialect.exemplar, exemplar) {
-                append(self.out, labels.path.as_str(), exemplar);
+                append(self.out, series.labels.path.as_str(), exemplar);
             }
             put(self.out, &["\n"]);
         }
@@ -93,9 +95,10 @@ pub(super) fn put(out: &mut Vec<u8>, texts: &[&str]) {
     }
 }
 
-/// Appends labels and the brace before them, but not the one after them.
+/// Appends labels in braces, or nothing if there are none.
 pub(super) fn put_labels(out: &mut Vec<u8>, labels: &[Label]) {
     for (place, (name, value)) in labels.iter().enumerate() {
         put(out, &[if place == 0 { "{" } else { "," }, name, "=\"", value, "\""]);
     }
+    put(out, &[if labels.is_empty() { "" } else { "}" }]);
 }

@@ -5,17 +5,22 @@
 pub(crate) mod decimal;
 mod families;
 mod lines;
+mod native;
 mod negotiation;
 mod openmetrics;
+mod openmetrics2;
+mod protobuf;
 mod text;
 
 pub use negotiation::Format;
 
 use super::Metrics;
 use super::process::Usage;
-use super::record::{Labels, Snapshot};
+use super::record::{Exemplar, Labels, Snapshot};
 use families::{FAMILIES, Family, Samples, Value};
-use lines::{Dialect, Lines};
+use lines::Lines;
+use openmetrics2::OpenMetrics2;
+use protobuf::Protobuf;
 
 /// What an exposition is made of: the state of everything that is exposed, as of one scrape.
 pub(super) struct State<'a> {
@@ -25,18 +30,34 @@ pub(super) struct State<'a> {
 }
 
 impl State<'_> {
-    fn lines<'a>(&'a self, dialect: &'static Dialect, out: &'a mut Vec<u8>) -> Lines<'a> {
-        let bounds = &self.metrics.config.bounds;
-        Lines { dialect, bounds, out }
+    /// Returns the series, if it exists.
+    fn series(&self, labels: Labels, with_native: bool) -> Option<Series> {
+        let created = self.metrics.created[labels.index()].get()?;
+        Some(Series {
+            labels,
+            total: self.metrics.snapshot(labels, with_native && created.has_native),
+            created_ms: created.at_ms,
+        })
     }
 }
 
 /// A label's name and value. No value needs escaping.
 type Label<'a> = (&'a str, &'a str);
 
+/// A series of the histogram.
+struct Series {
+    labels: Labels,
+    total: Snapshot,
+    /// The start timestamp.
+    created_ms: u64,
+}
+
 /// Writes one format. For each family that has samples, the calls are `begin`, then `sample` or `durations` for each of
-/// its samples; `end` is the last call.
+/// its samples, then `finish`. `end` is the last call.
 trait Encoder {
+    /// Whether the format has native buckets.
+    const HAS_NATIVE: bool;
+
     /// Starts a family.
     fn begin(&mut self, family: &Family);
 
@@ -44,46 +65,86 @@ trait Encoder {
     fn sample(&mut self, family: &Family, labels: &[Label], value: Value);
 
     /// Writes a series of the histogram.
-    fn durations(&mut self, family: &Family, labels: Labels, total: &Snapshot);
+    fn durations(&mut self, family: &Family, series: &Series);
+
+    /// Ends a family.
+    fn finish(&mut self, _family: &Family) {}
 
     /// Ends the exposition.
-    fn end(&mut self);
+    fn end(&mut self) {}
 }
 
 /// Appends all families to `out`.
 pub(super) fn render(format: Format, state: &State, out: &mut Vec<u8>) {
+    let (bounds, started_at_ms) = (&state.metrics.config.bounds, state.metrics.started_at_ms());
+    let lines = |dialect, out| Lines { dialect, bounds, out };
     match format {
-        Format::OpenMetrics100 => write(&FAMILIES, state, state.lines(&openmetrics::DIALECT, out)),
-        Format::Text004 => write(&FAMILIES, state, state.lines(&text::DIALECT, out)),
+        Format::Protobuf => write(&FAMILIES, state, Protobuf::new(bounds, started_at_ms, out)),
+        Format::OpenMetrics200 => {
+            let encoder = OpenMetrics2 {
+                bounds,
+                started_at_ms,
+                out,
+            };
+            write(&FAMILIES, state, encoder);
+        }
+        Format::OpenMetrics100 => write(&FAMILIES, state, lines(&openmetrics::DIALECT, out)),
+        Format::Text004 => write(&FAMILIES, state, lines(&text::DIALECT, out)),
     }
 }
 
 /// Appends only the histogram to `out`, as text.
 pub(super) fn render_durations(state: &State, out: &mut Vec<u8>) {
-    write(&FAMILIES[..1], state, state.lines(&text::DIALECT, out));
+    let (dialect, bounds) = (&text::DIALECT, &state.metrics.config.bounds);
+    write(&FAMILIES[..1], state, Lines { dialect, bounds, out });
 }
 
-fn write(families: &[Family], state: &State, mut encoder: impl Encoder) {
+fn write<E: Encoder>(families: &[Family], state: &State, mut encoder: E) {
     for family in families {
         match family.samples {
             Samples::Durations => {
                 encoder.begin(family);
-                for labels in Labels::all().filter(|&labels| state.metrics.is_created(labels)) {
-                    encoder.durations(family, labels, &state.metrics.snapshot(labels));
+                for labels in Labels::all() {
+                    if let Some(series) = state.series(labels, E::HAS_NATIVE) {
+                        encoder.durations(family, &series);
+                    }
                 }
             }
             Samples::One(value) => {
                 // What cannot be read is left out, its metadata included.
-                if let Some(value) = value(state) {
-                    encoder.begin(family);
-                    encoder.sample(family, &[], value);
-                }
+                let Some(value) = value(state) else { continue };
+                encoder.begin(family);
+                encoder.sample(family, &[], value);
             }
             Samples::Each(for_each) => {
                 encoder.begin(family);
                 for_each(state, &mut |label, value| encoder.sample(family, &[label], value));
             }
         }
+        encoder.finish(family);
     }
     encoder.end();
+}
+
+/// Calls `write` with the labels of an exemplar: `api`, which is the path, and the ids of its trace.
+///
+/// They have at most 74 characters together; OpenMetrics 1.0 allows 128.
+fn with_exemplar_labels(path: &str, exemplar: &Exemplar, write: impl FnOnce(&[Label])) {
+    let Some(trace) = exemplar.trace else {
+        return write(&[("api", path)]);
+    };
+    let (mut trace_id, mut span_id) = ([0; 32], [0; 16]);
+    write(&[
+        ("api", path),
+        ("trace_id", hex(trace.trace_id(), &mut trace_id)),
+        ("span_id", hex(trace.span_id().into(), &mut span_id)),
+    ]);
+}
+
+/// Writes hexadecimal digits, as many as there is space for.
+fn hex(value: u128, digits: &mut [u8]) -> &str {
+    for (place, digit) in digits.iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(value >> (4 * place)) as usize & 0xf];
+    }
+    str::from_utf8(digits).unwrap_or_default()
 }

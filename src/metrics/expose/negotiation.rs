@@ -1,8 +1,8 @@
 //! Which format a scrape gets: the Accept header (RFC 9110, section 12.5.1) with the media types of Prometheus' "Scrape
 //! protocol content negotiation".
 //!
-//! Of the parameters only `version` counts. Prometheus 3 also sends `escaping`, the way to spell names that are outside
-//! the old character set. None of ours is, and no Prometheus reads the parameter in a response.
+//! Prometheus 3 also sends a parameter `escaping`, the way to spell names that are outside the old character set. It is
+//! ignored: none of our names is, and no Prometheus reads the parameter in a response.
 
 /// The largest number of media ranges that are considered. Those after them are ignored.
 const RANGES_MAX: usize = 64;
@@ -10,6 +10,10 @@ const RANGES_MAX: usize = 64;
 /// A format of the exposition. Of formats that a scraper rates equal, it gets the first of these.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
+    /// The Prometheus protobuf format, messages with their lengths.
+    Protobuf,
+    /// OpenMetrics 2.0.0, which is experimental.
+    OpenMetrics200,
     /// OpenMetrics 1.0.0.
     OpenMetrics100,
     /// The Prometheus text format, version 0.0.4.
@@ -18,7 +22,12 @@ pub enum Format {
 
 impl Format {
     /// All formats, the preferred first.
-    pub const ALL: [Format; 2] = [Format::OpenMetrics100, Format::Text004];
+    pub const ALL: [Format; 4] = [
+        Format::Protobuf,
+        Format::OpenMetrics200,
+        Format::OpenMetrics100,
+        Format::Text004,
+    ];
 
     /// Returns the format that the client rates highest.
     ///
@@ -47,24 +56,36 @@ impl Format {
     /// The Content-Type of the response.
     pub const fn content_type(self) -> &'static str {
         match self {
+            Format::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+            }
+            Format::OpenMetrics200 => "application/openmetrics-text; version=2.0.0; charset=utf-8",
             Format::OpenMetrics100 => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Format::Text004 => "text/plain; version=0.0.4; charset=utf-8",
         }
     }
 
-    /// Returns the format of a media type, and of its version if it has one.
+    /// Returns the format of a media type with these parameters.
     ///
-    /// A wildcard is not a request for a newer format: it means text, as far as the type matches.
-    fn find(media_type: &str, version: Option<&str>) -> Option<(Format, Exactness)> {
-        let exactness = match version {
+    /// A wildcard is not a request for a newer format: it means text, as far as the type matches. A missing version means
+    /// the oldest.
+    fn find(media_type: &str, parameters: &Parameters) -> Option<(Format, Exactness)> {
+        let exactness = match parameters.version {
             Some(_) => Exactness::Version,
             None => Exactness::MediaType,
         };
-        match (media_type, version) {
+        match (media_type, parameters.version) {
             ("*/*", _) => Some((Format::Text004, Exactness::Any)),
             ("text/*", _) => Some((Format::Text004, Exactness::AnySubtype)),
             ("text/plain", None | Some("0.0.4")) => Some((Format::Text004, exactness)),
             ("application/openmetrics-text", None | Some("1.0.0")) => Some((Format::OpenMetrics100, exactness)),
+            ("application/openmetrics-text", Some("2.0.0")) => Some((Format::OpenMetrics200, exactness)),
+            ("application/vnd.google.protobuf", _)
+                if parameters.proto == Some("io.prometheus.client.MetricFamily")
+                    && parameters.encoding == Some("delimited") =>
+            {
+                Some((Format::Protobuf, Exactness::Version))
+            }
             _ => None,
         }
     }
@@ -83,22 +104,32 @@ enum Exactness {
     Version,
 }
 
+/// The parameters of a media range that count.
+#[derive(Debug, Default)]
+struct Parameters<'a> {
+    version: Option<&'a str>,
+    proto: Option<&'a str>,
+    encoding: Option<&'a str>,
+}
+
 /// Returns the format that a media range names, how exactly, and its quality in thousandths.
 fn parse_range(range: &str) -> Option<(Format, Exactness, u16)> {
     let mut parts = split(range, b';');
     let media_type = parts.next()?.trim().to_ascii_lowercase();
-    let (mut version, mut quality) = (None, 1_000);
+    let (mut parameters, mut quality) = (Parameters::default(), 1_000);
     // A parameter may be empty (`;;`), and unknown ones are ignored.
     for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
         // No value that is compared has a character that needs a backslash in a quoted string.
         let (name, value) = (name.trim(), value.trim().trim_matches('"'));
-        if name.eq_ignore_ascii_case("q") {
-            quality = parse_quality(value)?;
-        } else if name.eq_ignore_ascii_case("version") {
-            version = Some(value);
+        match name.to_ascii_lowercase().as_str() {
+            "q" => quality = parse_quality(value)?,
+            "version" => parameters.version = Some(value),
+            "proto" => parameters.proto = Some(value),
+            "encoding" => parameters.encoding = Some(value),
+            _ => {}
         }
     }
-    let (format, exactness) = Format::find(&media_type, version)?;
+    let (format, exactness) = Format::find(&media_type, &parameters)?;
     Some((format, exactness, quality))
 }
 
@@ -170,12 +201,35 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_3_that_prefers_protobuf_gets_the_best_text() {
+    fn prometheus_3_that_scrapes_native_histograms_gets_protobuf() {
         let accept = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,\
                       application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
                       application/openmetrics-text;version=0.0.1;q=0.4,\
                       text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1";
-        assert_eq!(negotiate(accept), Format::OpenMetrics100);
+        assert_eq!(negotiate(accept), Format::Protobuf);
+    }
+
+    #[test]
+    fn other_protobufs_than_delimited_metric_families_are_not_offered() {
+        for parameters in [
+            "",
+            ";proto=io.prometheus.client.MetricFamily",
+            ";proto=io.prometheus.client.MetricFamily;encoding=text",
+            ";proto=io.prometheus.client.MetricFamily;encoding=compact-text",
+            ";proto=other;encoding=delimited",
+            ";encoding=delimited",
+        ] {
+            let accept = format!("application/vnd.google.protobuf{parameters}");
+            assert_eq!(negotiate(&accept), Format::Text004, "{accept}");
+        }
+    }
+
+    #[test]
+    fn openmetrics_2_is_for_those_who_name_its_version() {
+        let accept = "application/openmetrics-text;version=2.0.0;escaping=allow-utf-8;q=0.8,*/*;q=0.7";
+        assert_eq!(negotiate(accept), Format::OpenMetrics200);
+        let both = "application/openmetrics-text;version=2.0.0;q=0.5,application/openmetrics-text;version=1.0.0;q=0.6";
+        assert_eq!(negotiate(both), Format::OpenMetrics100);
     }
 
     #[test]
@@ -274,7 +328,7 @@ mod tests {
 
         #[test]
         fn the_only_format_that_is_accepted_is_chosen(
-            format in 0usize..2,
+            format in 0usize..4,
             quality in 1u16..=999,
             noise in proptest::collection::vec("[a-z]{1,9}/[a-z]{1,9}(;[a-p]{1,5}=[a-z0-9]{1,9}){0,2}", 0..8),
             place in 0usize..8,
@@ -282,6 +336,11 @@ mod tests {
             let (range, expected) = [
                 ("text/plain;version=0.0.4", Format::Text004),
                 ("application/openmetrics-text;version=1.0.0", Format::OpenMetrics100),
+                ("application/openmetrics-text;version=2.0.0", Format::OpenMetrics200),
+                (
+                    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited",
+                    Format::Protobuf,
+                ),
             ][format];
             let mut ranges = noise;
             ranges.insert(place.min(ranges.len()), format!("{range};q=0.{quality:03}"));

@@ -1,8 +1,8 @@
 //! OpenMetrics 1.0.0. Source: its specification, by the names of its sections.
 
-use super::decimal;
 use super::families::{Family, Kind};
 use super::lines::{Dialect, put, put_labels};
+use super::{decimal, with_exemplar_labels};
 use crate::metrics::record::Exemplar;
 
 pub(super) static DIALECT: Dialect = Dialect {
@@ -16,7 +16,11 @@ pub(super) static DIALECT: Dialect = Dialect {
 /// the suffix of its samples ("Suffixes").
 fn metadata(out: &mut Vec<u8>, family: &Family) {
     let suffix = family.kind.suffix();
-    let name = family.name.strip_suffix(suffix).unwrap_or(family.name);
+    put_metadata(out, family, family.name.strip_suffix(suffix).unwrap_or(family.name));
+}
+
+/// Appends the metadata of a family under that name.
+pub(super) fn put_metadata(out: &mut Vec<u8>, family: &Family, name: &str) {
     let kind = match family.kind {
         Kind::Counter => "counter",
         Kind::Gauge => "gauge",
@@ -32,7 +36,7 @@ fn metadata(out: &mut Vec<u8>, family: &Family) {
 
 /// Appends a bound ("Considerations: Canonical Numbers"): the exact decimal, recognisable as a float, with an exponent
 /// below 0.0001. The largest bound is below 10^6, from where on there would be one again.
-fn bound(out: &mut Vec<u8>, upper_ns: u64) {
+pub(super) fn bound(out: &mut Vec<u8>, upper_ns: u64) {
     if upper_ns >= 100_000 {
         decimal::seconds(out, u128::from(upper_ns));
         if upper_ns.is_multiple_of(decimal::NS_PER_SECOND) {
@@ -57,18 +61,10 @@ fn bound(out: &mut Vec<u8>, upper_ns: u64) {
 /// Appends an exemplar ("Exemplars"): its labels, value and timestamp.
 ///
 /// The labels have at most 74 characters together; 128 are allowed.
-fn exemplar(out: &mut Vec<u8>, path: &str, exemplar: &Exemplar) {
+pub(super) fn exemplar(out: &mut Vec<u8>, path: &str, exemplar: &Exemplar) {
     put(out, &[" # "]);
-    put_labels(out, &[("api", path)]);
-    if let Some(trace) = exemplar.trace {
-        put(out, &[",trace_id=\""]);
-        decimal::hex(out, (trace.trace_id() >> 64) as u64);
-        decimal::hex(out, trace.trace_id() as u64);
-        put(out, &["\",span_id=\""]);
-        decimal::hex(out, trace.span_id());
-        put(out, &["\""]);
-    }
-    put(out, &["} "]);
+    with_exemplar_labels(path, exemplar, |labels| put_labels(out, labels));
+    put(out, &[" "]);
     decimal::seconds(out, u128::from(exemplar.duration_ns));
     put(out, &[" "]);
     decimal::timestamp(out, exemplar.timestamp_ms);

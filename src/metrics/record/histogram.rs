@@ -1,11 +1,12 @@
 //! The histogram of one series in one shard: written by one thread, read by any.
 
 use super::bounds::BOUNDS_MAX;
+use super::buckets::{NATIVE_BUCKETS, Place};
 use super::exemplar::{Exemplar, ExemplarSlot, unix_time_ms};
 use super::sync::{Ordering, Word, fence, yield_now};
 use super::traceparent::TraceContext;
 
-/// The largest number of buckets: one a bound, and `+Inf`.
+/// The largest number of classic buckets: one a bound, and `+Inf`.
 pub(crate) const BUCKETS_MAX: usize = BOUNDS_MAX + 1;
 
 /// The number of observations in the log. A reader starts over if the writer makes nearly as many while it reads.
@@ -17,6 +18,13 @@ const LOG_LEN: u64 = 4;
 /// The mark of an exemplar with a sampled trace: above the number of any scrape.
 const SAMPLED: u64 = u64::MAX;
 
+/// The largest number of native buckets that a reader copies before it catches up with the writer: about as many as there
+/// are classic ones.
+#[cfg(not(loom))]
+const PART_MAX: usize = 64;
+#[cfg(loom)]
+const PART_MAX: usize = 2;
+
 /// After so many attempts a reader yields its processor, and again after as many more.
 const READS_BEFORE_YIELD: u32 = 16;
 
@@ -24,10 +32,10 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// # The problem
 ///
-/// A histogram is many numbers, and an observation changes several of them: a bucket's count and the sum. A reader that
-/// copies the numbers while they change gets a set of observations that never was: a later one without an earlier one,
-/// or a sum that does not belong to the count. With locks, or a hot and a cold copy, every observation pays for the
-/// solution. Here the reader pays.
+/// A histogram is many numbers, and an observation changes three of them: the counts of a classic and a native bucket, and
+/// the sum. A reader that copies the numbers while they change gets a set of observations that never was: a later one
+/// without an earlier one, or a sum that does not belong to the counts. With locks, or a hot and a cold copy, every
+/// observation pays for the solution. Here the reader pays.
 ///
 /// # The algorithm
 ///
@@ -37,9 +45,9 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// Observations are numbered from 1. Observation *n* is written ahead, then published, then applied:
 ///
-/// 1. `log[n % LOG_LEN]` gets its bucket, that bucket's new count and the new sum, as absolute values;
+/// 1. `log[n % LOG_LEN]` gets its two buckets, their new counts and the new sum, as absolute values;
 /// 2. `published` becomes *n*: from here on the observation is part of the series;
-/// 3. the bucket's own `count` becomes the new count.
+/// 3. the buckets' own counts become the new counts.
 ///
 /// A reader
 ///
@@ -53,6 +61,8 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///   up to *last* may or may not be, and the replay sets their buckets to what they were after them.
 /// - What the copy has beyond *first*, the log has, too: an observation is applied only after it is published, so one
 ///   that is in the copy is not above *last*.
+/// - Native buckets are many, so they are copied in parts, and the reader catches up after each: it repeats the steps with
+///   *last* as *first*, and the replay moves all that was copied before on to the new *last*.
 /// - Entry *m* is overwritten by observation *m* + `LOG_LEN`, whose first store comes after the publication of the one
 ///   before it. So while `published` is at most *first* + `LOG_LEN` − 2, the entries from *first* on are whole. Entry 0
 ///   is the initial state.
@@ -80,16 +90,19 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// # Limits
 ///
-/// Counts have 64 bits and sums 128: neither overflows in the life of a server.
+/// Counts have 64 bits and sums 104, enough for a trillion of the longest durations: neither overflows in the life of a
+/// server.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Histogram {
     /// The number of observations that are part of the series.
     published: Word,
-    /// Only as many as there are buckets are ever touched.
-    buckets: [Bucket; BUCKETS_MAX],
+    /// Only as many as there are bounds are ever touched.
+    classic: [Bucket; BUCKETS_MAX],
+    /// Counts of the native buckets; none if the series has only classic ones.
+    native: Box<[Word]>,
     log: [LogEntry; LOG_LEN as usize],
-    /// One for each bucket.
+    /// One for each classic bucket.
     exemplars: Box<[ExemplarSlot]>,
 }
 
@@ -106,29 +119,61 @@ struct Bucket {
 #[derive(Debug, Default)]
 #[repr(align(32))]
 struct LogEntry {
-    bucket: Word,
-    /// The bucket's count with it.
-    count: Word,
+    /// From the lowest bit: 8 bits for the classic bucket, 16 for the native one, 40 for the highest bits of the sum.
+    buckets_and_sum_ns_high: Word,
+    /// The classic bucket's count with it.
+    classic_count: Word,
+    /// The native bucket's count with it.
+    native_count: Word,
     /// The sum with it, in nanoseconds.
     sum_ns_low: Word,
-    sum_ns_high: Word,
 }
 
 impl LogEntry {
     #[inline]
+    fn write(&self, place: Place, classic_count: u64, native_count: u64, sum_ns: u128) {
+        let sum_ns_high = (sum_ns >> 64) as u64;
+        let packed = place.classic as u64 | (place.native as u64) << 8 | sum_ns_high << 24;
+        self.buckets_and_sum_ns_high.store(packed, Ordering::Relaxed);
+        self.classic_count.store(classic_count, Ordering::Relaxed);
+        self.native_count.store(native_count, Ordering::Relaxed);
+        self.sum_ns_low.store(sum_ns as u64, Ordering::Relaxed);
+    }
+
+    #[inline]
     fn sum_ns(&self, load: impl Fn(&Word) -> u64) -> u128 {
-        u128::from(load(&self.sum_ns_high)) << 64 | u128::from(load(&self.sum_ns_low))
+        u128::from(load(&self.buckets_and_sum_ns_high) >> 24) << 64 | u128::from(load(&self.sum_ns_low))
+    }
+
+    /// Sets the counts of the two buckets, as far as the copy has them.
+    fn replay(&self, counts: &mut Counts) {
+        // Even if the entry is torn, its buckets are those of some observation.
+        let packed = self.buckets_and_sum_ns_high.load(Ordering::Relaxed);
+        counts.classic[(packed & 0xff) as usize] = self.classic_count.load(Ordering::Relaxed);
+        if let Some(count) = counts.native.get_mut((packed >> 8 & 0xffff) as usize) {
+            *count = self.native_count.load(Ordering::Relaxed);
+        }
     }
 }
 
+/// Counts by bucket, not cumulative.
+#[derive(Debug)]
+pub(crate) struct Counts<'a> {
+    pub classic: &'a mut [u64],
+    /// Empty if native buckets are not to be read.
+    pub native: &'a mut [u64],
+}
+
 impl Histogram {
-    /// Returns an empty histogram of that many buckets, at most [`BUCKETS_MAX`], `+Inf` included.
-    pub(crate) fn new(buckets: usize) -> Histogram {
+    /// Returns an empty histogram of that many classic buckets, at most [`BUCKETS_MAX`], `+Inf` included, and that many
+    /// native ones: all or none.
+    pub(crate) fn new(classic: usize, native: usize) -> Histogram {
         Histogram {
             published: Word::default(),
-            buckets: std::array::from_fn(|_| Bucket::default()),
+            classic: std::array::from_fn(|_| Bucket::default()),
+            native: (0..native).map(|_| Word::default()).collect(),
             log: std::array::from_fn(|_| LogEntry::default()),
-            exemplars: (0..buckets).map(|_| ExemplarSlot::default()).collect(),
+            exemplars: (0..classic).map(|_| ExemplarSlot::default()).collect(),
         }
     }
 
@@ -137,29 +182,30 @@ impl Histogram {
         &self.log[(observation % LOG_LEN) as usize]
     }
 
-    /// Adds an observation. For the writer only. `bucket` is below the number of buckets, and `scrape` the number of the
+    /// Adds an observation. For the writer only. `place` is within the numbers of buckets, and `scrape` the number of the
     /// next scrape, from 1. `trace` is one that is sampled.
     #[inline]
-    pub(crate) fn observe(&self, bucket: usize, duration_ns: u64, scrape: u64, trace: Option<TraceContext>) {
+    pub(crate) fn observe(&self, place: Place, duration_ns: u64, scrape: u64, trace: Option<TraceContext>) {
         let observation = self.published.own() + 1;
         let sum_ns = self.log_entry(observation - 1).sum_ns(Word::own) + u128::from(duration_ns);
-        let Bucket { count, exemplar_scrape } = &self.buckets[bucket];
+        let Bucket { count, exemplar_scrape } = &self.classic[place.classic];
         let new_count = count.own() + 1;
-
-        let entry = self.log_entry(observation);
-        entry.bucket.store(bucket as u64, Ordering::Relaxed);
-        entry.count.store(new_count, Ordering::Relaxed);
-        entry.sum_ns_low.store(sum_ns as u64, Ordering::Relaxed);
-        entry.sum_ns_high.store((sum_ns >> 64) as u64, Ordering::Relaxed);
+        let native = self.native.get(place.native);
+        let new_native_count = native.map_or(0, |count| count.own() + 1);
+        self.log_entry(observation)
+            .write(place, new_count, new_native_count, sum_ns);
 
         self.published.store(observation, Ordering::Release);
         fence(Ordering::Release);
 
         count.store(new_count, Ordering::Relaxed);
+        if let Some(count) = native {
+            count.store(new_native_count, Ordering::Relaxed);
+        }
         if trace.is_some() || exemplar_scrape.own() < scrape {
             let written_for = if trace.is_some() { SAMPLED } else { scrape };
             exemplar_scrape.store(written_for, Ordering::Relaxed);
-            self.write_exemplar(bucket, duration_ns, trace);
+            self.write_exemplar(place.classic, duration_ns, trace);
         }
     }
 
@@ -180,11 +226,17 @@ impl Histogram {
             let rank = |exemplar: &Exemplar| (exemplar.trace.is_some(), exemplar.timestamp_ms);
             *latest = (*latest).into_iter().chain(slot.read()).max_by_key(rank);
         }
-        let mut counts = [0; BUCKETS_MAX];
-        let counts = &mut counts[..self.exemplars.len()];
+        let (mut classic, mut native) = ([0; BUCKETS_MAX], [0; NATIVE_BUCKETS]);
+        let mut counts = Counts {
+            classic: &mut classic[..self.exemplars.len()],
+            native: match total.native {
+                Some(_) => &mut native[..self.native.len()],
+                None => &mut [],
+            },
+        };
         let mut reads = 0;
-        let sum_ns = loop {
-            if let Some(sum_ns) = self.read(counts) {
+        total.sum_ns += loop {
+            if let Some(sum_ns) = self.read(&mut counts) {
                 break sum_ns;
             }
             reads += 1;
@@ -192,49 +244,65 @@ impl Histogram {
                 yield_now();
             }
         };
-        total.sum_ns += sum_ns;
-        for (total, count) in total.counts.iter_mut().zip(counts) {
-            *total += *count;
+        let totals = total.counts.iter_mut().chain(total.native.iter_mut().flatten());
+        // The first have all of the classic buckets, with zeros behind those that there are.
+        for (total, count) in totals.zip(classic.iter().chain(&native)) {
+            *total += count;
         }
     }
 
-    /// Copies the counts and returns the sum, both as of one moment, or `None` if the writer came round the log meanwhile.
-    pub(crate) fn read(&self, counts: &mut [u64]) -> Option<u128> {
+    /// Copies the counts and returns the sum, all as of one moment, or `None` if the writer came round the log meanwhile.
+    pub(crate) fn read(&self, counts: &mut Counts) -> Option<u128> {
         let first = self.published.load(Ordering::Acquire);
-        for (count, bucket) in counts.iter_mut().zip(&self.buckets) {
+        for (count, bucket) in counts.classic.iter_mut().zip(&self.classic) {
             *count = bucket.count.load(Ordering::Relaxed);
         }
+        let (mut last, mut sum_ns) = self.catch_up(first, counts)?;
+        for start in (0..counts.native.len()).step_by(PART_MAX) {
+            let part = start..counts.native.len().min(start + PART_MAX);
+            for (count, word) in counts.native[part.clone()].iter_mut().zip(&self.native[part]) {
+                *count = word.load(Ordering::Relaxed);
+            }
+            (last, sum_ns) = self.catch_up(last, counts)?;
+        }
+        Some(sum_ns)
+    }
+
+    /// Replays the log from *first* on over the copied counts, and returns *last* and the sum as of then.
+    fn catch_up(&self, first: u64, counts: &mut Counts) -> Option<(u64, u128)> {
         fence(Ordering::Acquire);
         let last = self.published.load(Ordering::Acquire);
         if last - first > LOG_LEN - 2 {
             return None;
         }
         for observation in first..=last {
-            let entry = self.log_entry(observation);
-            // Even if the entry is torn, its bucket is that of some observation.
-            counts[entry.bucket.load(Ordering::Relaxed) as usize] = entry.count.load(Ordering::Relaxed);
+            self.log_entry(observation).replay(counts);
         }
         let sum_ns = self.log_entry(last).sum_ns(|word| word.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         let now = self.published.load(Ordering::Relaxed);
-        (now - first <= LOG_LEN - 2).then_some(sum_ns)
+        (now - first <= LOG_LEN - 2).then_some((last, sum_ns))
     }
 }
 
 /// A series of the exposition: the observations of all shards, each shard as of one moment.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    /// By bucket, not cumulative.
+    /// By classic bucket, not cumulative.
     pub counts: [u64; BUCKETS_MAX],
+    /// By native bucket; `None` if they are not read.
+    pub native: Option<[u64; NATIVE_BUCKETS]>,
     pub sum_ns: u128,
-    /// By bucket: of all shards the latest one with a sampled trace, or else the latest.
+    /// By classic bucket: of all shards the latest one with a sampled trace, or else the latest.
     pub exemplars: [Option<Exemplar>; BUCKETS_MAX],
 }
 
 impl Snapshot {
-    pub(crate) fn new() -> Snapshot {
+    /// Returns a series without observations. `native` says whether native buckets are to be read.
+    pub(crate) fn new(native: bool) -> Snapshot {
         Snapshot {
             counts: [0; BUCKETS_MAX],
+            native: native.then_some([0; NATIVE_BUCKETS]),
             sum_ns: 0,
             exemplars: [None; BUCKETS_MAX],
         }
@@ -246,24 +314,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// The classic bucket of that number and the native bucket of the same.
+    fn at(bucket: usize) -> Place {
+        Place {
+            classic: bucket,
+            native: bucket,
+        }
+    }
+
     fn read(histogram: &Histogram) -> Snapshot {
-        let mut total = Snapshot::new();
+        let mut total = Snapshot::new(true);
         histogram.add_to(&mut total);
         total
     }
 
     #[test]
     fn an_empty_histogram_is_read_as_zeros() {
-        let total = read(&Histogram::new(3));
+        let total = read(&Histogram::new(3, NATIVE_BUCKETS));
         assert_eq!((total.counts, total.sum_ns), ([0; BUCKETS_MAX], 0));
         assert_eq!(total.exemplars, [None; BUCKETS_MAX]);
     }
 
     #[test]
     fn a_sum_beyond_64_bits_is_exact() {
-        let histogram = Histogram::new(2);
+        let histogram = Histogram::new(2, NATIVE_BUCKETS);
         for _ in 0..5 {
-            histogram.observe(1, u64::MAX, 1, None);
+            histogram.observe(at(1), u64::MAX, 1, None);
         }
         assert_eq!(read(&histogram).sum_ns, 5 * u128::from(u64::MAX));
     }
@@ -274,12 +350,12 @@ mod tests {
 
     #[test]
     fn without_a_trace_the_first_observation_after_a_scrape_is_the_exemplar() {
-        let histogram = Histogram::new(2);
+        let histogram = Histogram::new(2, NATIVE_BUCKETS);
         assert_eq!(exemplar(&histogram), None);
-        histogram.observe(0, 10, 1, None);
-        histogram.observe(0, 20, 1, None);
+        histogram.observe(at(0), 10, 1, None);
+        histogram.observe(at(0), 20, 1, None);
         assert_eq!(exemplar(&histogram), Some((10, None)));
-        histogram.observe(0, 30, 2, None);
+        histogram.observe(at(0), 30, 2, None);
         assert_eq!(exemplar(&histogram), Some((30, None)));
     }
 
@@ -289,48 +365,52 @@ mod tests {
 
     #[test]
     fn a_sampled_exemplar_stays_until_a_newer_sampled_one_across_scrapes() {
-        let histogram = Histogram::new(2);
-        histogram.observe(0, 10, 1, None);
-        histogram.observe(0, 20, 1, trace(2));
-        histogram.observe(0, 30, 1, trace(3));
-        histogram.observe(0, 40, 1, None);
+        let histogram = Histogram::new(2, NATIVE_BUCKETS);
+        histogram.observe(at(0), 10, 1, None);
+        histogram.observe(at(0), 20, 1, trace(2));
+        histogram.observe(at(0), 30, 1, trace(3));
+        histogram.observe(at(0), 40, 1, None);
         assert_eq!(exemplar(&histogram), Some((30, trace(3))));
-        histogram.observe(0, 50, 2, None);
-        histogram.observe(0, 60, 3, None);
+        histogram.observe(at(0), 50, 2, None);
+        histogram.observe(at(0), 60, 3, None);
         assert_eq!(exemplar(&histogram), Some((30, trace(3))));
-        histogram.observe(0, 70, 3, trace(7));
+        histogram.observe(at(0), 70, 3, trace(7));
         assert_eq!(exemplar(&histogram), Some((70, trace(7))));
     }
 
     #[test]
     fn a_sampled_exemplar_wins_over_untraced_ones_of_other_shards() {
         let later = || std::thread::sleep(std::time::Duration::from_millis(2));
-        let shards = [Histogram::new(1), Histogram::new(1), Histogram::new(1)];
+        let shards = [
+            Histogram::new(1, NATIVE_BUCKETS),
+            Histogram::new(1, NATIVE_BUCKETS),
+            Histogram::new(1, NATIVE_BUCKETS),
+        ];
         let merged = || {
-            let mut total = Snapshot::new();
+            let mut total = Snapshot::new(true);
             shards.iter().for_each(|shard| shard.add_to(&mut total));
             total.exemplars[0].map(|exemplar| exemplar.duration_ns)
         };
-        shards[2].observe(0, 10, 1, None);
+        shards[2].observe(at(0), 10, 1, None);
         later();
-        shards[0].observe(0, 20, 1, None);
+        shards[0].observe(at(0), 20, 1, None);
         assert_eq!(merged(), Some(20), "the latest, if none has a trace");
-        shards[1].observe(0, 30, 1, trace(3));
+        shards[1].observe(at(0), 30, 1, trace(3));
         later();
-        shards[0].observe(0, 40, 2, None);
-        shards[2].observe(0, 50, 2, None);
+        shards[0].observe(at(0), 40, 2, None);
+        shards[2].observe(at(0), 50, 2, None);
         assert_eq!(merged(), Some(30), "the only one with a trace");
-        shards[2].observe(0, 60, 2, trace(6));
+        shards[2].observe(at(0), 60, 2, trace(6));
         later();
-        shards[0].observe(0, 70, 3, None);
+        shards[0].observe(at(0), 70, 3, None);
         assert_eq!(merged(), Some(60), "the latest with a trace");
     }
 
     #[test]
     fn an_exemplar_has_the_time_at_which_it_was_recorded() {
-        let histogram = Histogram::new(1);
+        let histogram = Histogram::new(1, NATIVE_BUCKETS);
         let before = unix_time_ms();
-        histogram.observe(0, 10, 1, None);
+        histogram.observe(at(0), 10, 1, None);
         let after = unix_time_ms();
         let exemplar = read(&histogram).exemplars[0].unwrap();
         assert!((before..=after).contains(&exemplar.timestamp_ms));
@@ -339,16 +419,23 @@ mod tests {
     proptest! {
         #[test]
         fn every_observation_is_read(
-            observed in proptest::collection::vec((0usize..5, any::<u64>()), 0..300),
+            observed in proptest::collection::vec((0usize..5, 0..NATIVE_BUCKETS, any::<u64>()), 0..300),
         ) {
-            let histogram = Histogram::new(5);
-            let mut expected = ([0u64; 5], 0u128);
-            for &(bucket, duration_ns) in &observed {
-                histogram.observe(bucket, duration_ns, 1, None);
-                expected.0[bucket] += 1;
-                expected.1 += u128::from(duration_ns);
+            let histogram = Histogram::new(5, NATIVE_BUCKETS);
+            let classic_only = Histogram::new(5, 0);
+            let mut expected = Snapshot::new(true);
+            for &(classic, native, duration_ns) in &observed {
+                let place = Place { classic, native };
+                histogram.observe(place, duration_ns, 1, None);
+                classic_only.observe(place, duration_ns, 1, None);
+                expected.counts[classic] += 1;
+                expected.native.as_mut().unwrap()[native] += 1;
+                expected.sum_ns += u128::from(duration_ns);
                 let total = read(&histogram);
-                prop_assert_eq!((&total.counts[..5], total.sum_ns), (&expected.0[..], expected.1));
+                prop_assert_eq!((total.counts, total.native, total.sum_ns), (expected.counts, expected.native, expected.sum_ns));
+                let mut total = Snapshot::new(false);
+                classic_only.add_to(&mut total);
+                prop_assert_eq!((total.counts, total.native, total.sum_ns), (expected.counts, None, expected.sum_ns));
             }
         }
     }

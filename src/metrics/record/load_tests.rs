@@ -128,7 +128,7 @@ fn exemplars_under_load_are_whole() {
         let reader = Arc::new(scope.spawn(|| {
             let mut shown = 0;
             while shown < EXEMPLARS {
-                for (bucket, exemplar) in metrics.snapshot(LABELS).exemplars.iter().enumerate() {
+                for (bucket, exemplar) in metrics.snapshot(LABELS, true).exemplars.iter().enumerate() {
                     let Some(exemplar) = exemplar else { continue };
                     let trace = exemplar.trace.unwrap();
                     assert_eq!(exemplar.duration_ns, (1 + bucket as u64) * 1_000_000_000);

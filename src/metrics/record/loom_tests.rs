@@ -5,15 +5,16 @@
 //! The log has 4 entries here, so that two observations fit beside one reader without a second attempt, and a third makes
 //! it start over.
 
+use super::buckets::Place;
 use super::exemplar::{Exemplar, ExemplarSlot};
-use super::histogram::{Histogram, Snapshot};
+use super::histogram::{Counts, Histogram, Snapshot};
 use super::recorder::Shard;
 use super::sync::{AtomicU64, Ordering};
 use super::traceparent::TraceContext;
 use loom::thread;
 use std::sync::Arc;
 
-/// Observation `n` of a writer: into bucket `n % 2`, with a duration that no set of others adds up to.
+/// The duration of observation `n`: no set of others adds up to it.
 fn duration_ns(n: u64) -> u64 {
     1 << (8 * n)
 }
@@ -23,16 +24,39 @@ fn trace(duration_ns: u64) -> Option<TraceContext> {
     TraceContext::sampled(u128::from(duration_ns) << 64 | u128::from(duration_ns), duration_ns)
 }
 
+/// Observation `n` falls into the classic bucket `n % 2` and into the other native one.
+fn place(n: u64) -> Place {
+    Place {
+        classic: (n % 2) as usize,
+        native: ((n + 1) % 2) as usize,
+    }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(2, 2)
+}
+
 fn observe(histogram: &Histogram, n: u64) {
     let duration_ns = duration_ns(n);
-    histogram.observe((n % 2) as usize, duration_ns, 1, trace(duration_ns));
+    histogram.observe(place(n), duration_ns, 1, trace(duration_ns));
+}
+
+/// Reads the histogram, checks that it is as after exactly the first so many observations, and returns how many.
+fn read(histogram: &Histogram) -> Option<u64> {
+    let (mut classic, mut native) = ([0; 2], [0; 2]);
+    let sum_ns = histogram.read(&mut Counts {
+        classic: &mut classic,
+        native: &mut native,
+    })?;
+    Some(prefix(&classic, &native, sum_ns))
 }
 
 /// Checks that counts and sum are those after exactly the first so many observations, and returns how many.
-fn prefix(counts: &[u64], sum_ns: u128) -> u64 {
-    let observed = counts.iter().sum();
+fn prefix(classic: &[u64], native: &[u64], sum_ns: u128) -> u64 {
+    let observed = classic.iter().sum();
     let expected_sum_ns: u128 = (1..=observed).map(|n| u128::from(duration_ns(n))).sum();
-    assert_eq!((counts[0], counts[1]), (observed / 2, observed.div_ceil(2)));
+    assert_eq!(classic, [observed / 2, observed.div_ceil(2)]);
+    assert_eq!(native, [observed.div_ceil(2), observed / 2]);
     assert_eq!(sum_ns, expected_sum_ns);
     observed
 }
@@ -59,17 +83,13 @@ fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
 #[test]
 fn a_reader_beside_a_writer_reads_a_prefix_at_the_first_attempt() {
     check(4, || {
-        let histogram = Arc::new(Histogram::new(2));
+        let histogram = Arc::new(histogram());
         observe(&histogram, 1);
         let writer = thread::spawn({
             let histogram = Arc::clone(&histogram);
             move || (2..=3).for_each(|n| observe(&histogram, n))
         });
-        let mut counts = [0; 2];
-        let sum_ns = histogram
-            .read(&mut counts)
-            .expect("two observations do not come round a log of four");
-        let observed = prefix(&counts, sum_ns);
+        let observed = read(&histogram).expect("two observations do not come round a log of four");
         assert!((1..=3).contains(&observed));
         writer.join().unwrap();
     });
@@ -78,39 +98,29 @@ fn a_reader_beside_a_writer_reads_a_prefix_at_the_first_attempt() {
 #[test]
 fn a_reader_that_is_lapped_by_the_writer_starts_over() {
     check(2, || {
-        let histogram = Arc::new(Histogram::new(2));
+        let histogram = Arc::new(histogram());
         let writer = thread::spawn({
             let histogram = Arc::clone(&histogram);
             // No exemplars: they are written for scrapes from 1 on.
-            move || (1..=5).for_each(|n| histogram.observe((n % 2) as usize, duration_ns(n), 0, None))
+            move || (1..=4).for_each(|n| histogram.observe(place(n), duration_ns(n), 0, None))
         });
-        let mut counts = [0; 2];
-        if let Some(sum_ns) = histogram.read(&mut counts) {
-            prefix(&counts, sum_ns);
-        }
+        read(&histogram);
         writer.join().unwrap();
-        let sum_ns = histogram.read(&mut counts).expect("nobody writes");
-        assert_eq!(prefix(&counts, sum_ns), 5);
+        assert_eq!(read(&histogram), Some(4));
     });
 }
 
 #[test]
 fn what_one_reader_reads_never_goes_back() {
     check(4, || {
-        let histogram = Arc::new(Histogram::new(2));
+        let histogram = Arc::new(histogram());
         let writer = thread::spawn({
             let histogram = Arc::clone(&histogram);
             move || (1..=2).for_each(|n| observe(&histogram, n))
         });
-        let mut counts = [0; 2];
-        let sum_ns = histogram
-            .read(&mut counts)
-            .expect("two observations do not come round a log of four");
-        let before = prefix(&counts, sum_ns);
-        let sum_ns = histogram
-            .read(&mut counts)
-            .expect("two observations do not come round a log of four");
-        assert!(prefix(&counts, sum_ns) >= before);
+        let before = read(&histogram).expect("two observations do not come round a log of four");
+        let after = read(&histogram).expect("two observations do not come round a log of four");
+        assert!(after >= before);
         writer.join().unwrap();
     });
 }
@@ -138,20 +148,20 @@ fn an_exemplar_that_is_being_replaced_is_read_whole() {
 
 #[test]
 fn the_observations_of_two_writers_add_up_and_exemplars_are_part_of_the_counts() {
-    check(3, || {
-        let shards = [Arc::new(Histogram::new(2)), Arc::new(Histogram::new(2))];
+    check(2, || {
+        let shards = [Arc::new(histogram()), Arc::new(histogram())];
         let writers = shards.clone().map(|shard| thread::spawn(move || observe(&shard, 1)));
         let mut observed = 0;
         for shard in &shards {
-            let mut total = Snapshot::new();
+            let mut total = Snapshot::new(true);
             shard.add_to(&mut total);
-            let of_shard = prefix(&total.counts[..2], total.sum_ns);
+            let of_shard = prefix(&total.counts[..2], &total.native.unwrap()[..2], total.sum_ns);
             check_exemplars(&total, of_shard);
             observed += of_shard;
         }
         assert!(observed <= 2);
         writers.into_iter().for_each(|writer| writer.join().unwrap());
-        let mut total = Snapshot::new();
+        let mut total = Snapshot::new(true);
         shards.iter().for_each(|shard| shard.add_to(&mut total));
         assert_eq!((total.counts[1], total.sum_ns), (2, u128::from(2 * duration_ns(1))));
     });

@@ -18,9 +18,8 @@ pub use labels::{CloseReason, Labels, Method, Path, Status};
 pub use recorder::Recorder;
 pub use traceparent::TraceContext;
 
-pub(super) use buckets::Buckets;
+pub(super) use buckets::{Buckets, NATIVE_INDEX_OF_0, NATIVE_SCHEMA, ZERO_THRESHOLD_SECONDS};
 pub(super) use exemplar::{Exemplar, unix_time_ms};
 pub(super) use histogram::Snapshot;
 pub(super) use labels::SERIES_MAX;
 pub(super) use recorder::Shard;
-pub(super) use sync::{AtomicU64, Ordering};

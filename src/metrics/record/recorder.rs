@@ -1,5 +1,6 @@
 //! The list of shards, and the right of one thread to write to one of them.
 
+use super::buckets::NATIVE_BUCKETS;
 use super::histogram::Histogram;
 use super::labels::{Labels, SERIES_MAX};
 use super::sync::{AtomicBool, Ordering};
@@ -97,26 +98,25 @@ impl Recorder {
     // Always: it is some sixty instructions, and a call would add a quarter. What is rare is not inlined.
     #[inline(always)]
     pub fn record(&mut self, labels: Labels, duration_ns: u64, trace: Option<TraceContext>) {
-        let bucket = self.metrics.buckets.of(duration_ns);
+        let place = self.metrics.buckets.of(duration_ns);
         let index = labels.index();
         let trace = trace.filter(|trace| trace.is_sampled());
         let series = match self.shard.series(index) {
             Some(series) => series,
             None => self.create(index),
         };
-        series.observe(
-            bucket,
-            duration_ns,
-            self.metrics.next_scrape.0.load(Ordering::Relaxed),
-            trace,
-        );
+        let next_scrape = self.metrics.next_scrape.0.load(Ordering::Relaxed);
+        series.observe(place, duration_ns, next_scrape, trace);
     }
 
     #[cold]
     fn create(&self, index: usize) -> &Histogram {
-        self.metrics.create(index);
-        let buckets = self.metrics.buckets.count();
-        self.shard.series[index].get_or_init(|| Box::new(Histogram::new(buckets)))
+        let native = match self.metrics.create(index).has_native {
+            true => NATIVE_BUCKETS,
+            false => 0,
+        };
+        let classic = self.metrics.buckets.classic_count();
+        self.shard.series[index].get_or_init(|| Box::new(Histogram::new(classic, native)))
     }
 }
 
