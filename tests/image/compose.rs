@@ -207,6 +207,10 @@ fn compose_up_starts_the_server_twenty_requests_a_second_and_a_prometheus_with_t
             .map(|series| series["metric"].clone())
     });
     assert_eq!(labels["job"], "httpserver");
+    for series in ["http_request_duration_seconds", "http_request_duration_seconds_bucket"] {
+        let answer = composed.prometheus(&format!("query?query={series}")).unwrap();
+        assert!(!answer["result"].as_array().unwrap().is_empty(), "no {series}");
+    }
     let groups = composed.prometheus("rules").unwrap()["groups"]
         .as_array()
         .unwrap()
