@@ -1,9 +1,13 @@
-//! The image: built from the Containerfile as it is, looked into, and run as a cluster would run it.
+//! The image: built from the Containerfile as it is, inspected, and run as a cluster would run it.
 
+#[path = "image/compose.rs"]
+mod compose;
 #[path = "image/container.rs"]
 mod container;
 #[path = "manifests/manifest.rs"]
 mod manifest;
+#[path = "image/network.rs"]
+mod network;
 #[path = "image/pod.rs"]
 mod pod;
 #[path = "image/podman.rs"]
@@ -38,8 +42,8 @@ fn binary(podman: &Podman, test: &str) -> PathBuf {
     path
 }
 
-/// For the README; said past the test harness, which keeps what a passing test prints to itself.
-fn tell(figure: &str) {
+/// For the docs; printed past the test harness, which does not show what a passing test prints.
+fn report(figure: &str) {
     let line = format!("\nfigure: {figure}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
@@ -71,7 +75,7 @@ fn the_image_is_the_binary_and_nothing_else_within_3_mib() {
         .parse()
         .unwrap();
     assert!(size_bytes <= 3 << 20, "{size_bytes} bytes");
-    tell(&format!(
+    report(&format!(
         "image {:.2} MiB, its binary {:.2} MiB",
         size_bytes as f64 / f64::from(1 << 20),
         metadata.len() as f64 / f64::from(1 << 20)
@@ -155,7 +159,20 @@ fn it_serves_as_nobody_read_only_without_capabilities_and_within_a_memory_limit(
         ),
         Some(1.0)
     );
-    tell(&format!("memory at rest {}", server.status("VmRSS")));
+    report(&format!("memory at rest {}", server.status("VmRSS")));
+}
+
+#[test]
+fn it_serves_as_any_user_that_a_platform_assigns() {
+    let server = Container::run_as("1000660000:0", Podman::with_image(), "any-user");
+    assert_eq!(server.status("Uid").split_whitespace().next(), Some("1000660000"));
+    assert_eq!(server.status("Gid").split_whitespace().next(), Some("0"));
+    assert_eq!(server.status("CapBnd"), "0000000000000000");
+    for path in ["/healthz", "/readyz", "/?delay=0s", "/metrics", "/ui"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    Podman::with_image().run(&["stop", &server.name]);
+    assert_eq!(server.inspect()["State"]["ExitCode"], 0);
 }
 
 /// The limit of the control group that the process is in; none where the machine has no memory controller.
@@ -197,7 +214,7 @@ fn podman_stop_ends_it_within_3_s_with_every_request_in_flight_answered() {
     }
     assert_eq!(server.inspect()["State"]["ExitCode"], 0);
     assert!(took < Duration::from_secs(3), "{took:?}");
-    tell(&format!(
+    report(&format!(
         "podman stop with {REQUESTS} requests in flight {:.2} s",
         took.as_secs_f64()
     ));
@@ -209,7 +226,7 @@ fn it_answers_soon_after_its_start() {
     let binary = binary(Podman::with_image(), "start");
     let mut took: Vec<Duration> = (0..STARTS)
         .map(|_| {
-            // A port that was free a moment ago; asked for by number, since reading it from the start line takes time, too.
+            // A port that was free a moment ago, by number: reading it from the start line takes time.
             let address = free_address();
             let begin = Instant::now();
             let mut server = Command::new(&binary)
@@ -231,7 +248,7 @@ fn it_answers_soon_after_its_start() {
         .collect();
     took.sort();
     assert!(took[STARTS / 2] < Duration::from_secs(1), "{took:?}");
-    tell(&format!(
+    report(&format!(
         "start to first answer {:.1} ms (median of {STARTS})",
         took[STARTS / 2].as_secs_f64() * 1e3
     ));

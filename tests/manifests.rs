@@ -2,6 +2,8 @@
 
 #[path = "manifests/manifest.rs"]
 mod manifest;
+#[path = "manifests/platforms.rs"]
+mod platforms;
 #[path = "manifests/restricted.rs"]
 mod restricted;
 mod support;
@@ -19,12 +21,15 @@ use support::prometheus::{Major, Prometheus};
 use support::server::{Server, run};
 use support::wait_for;
 
-/// What the README claims. The oldest is the first to have the sleep action of preStop without being asked for it.
+/// What the docs claim. The oldest is the first with the sleep action of preStop enabled.
 const KUBERNETES_OLDEST: &str = "1.30";
 const KUBERNETES_NEWEST: &str = "1.37";
 
 /// Files under yaml/ that are for other programs than kubectl, and those that need custom resources.
-const NOT_OF_KUBERNETES: [&str; 5] = [
+const NOT_OF_KUBERNETES: [&str; 8] = [
+    "compose/compose.yaml",
+    "compose/grafana/dashboards.yaml",
+    "compose/grafana/datasources.yaml",
     "monitoring/autoscaling/prometheus-adapter-values.yaml",
     "monitoring/loki-stack-values.yaml",
     "monitoring/prometheusrule.yaml",
@@ -328,6 +333,17 @@ fn promtool_accepts_the_scrape_configuration_and_its_rules() {
 }
 
 #[test]
+fn promtool_accepts_the_configuration_of_compose() {
+    let output = Major::Three
+        .promtool()
+        .args(["check", "config", "--syntax-only"])
+        .arg(folder().join("compose/prometheus.yml"))
+        .output()
+        .expect("promtool starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn relabelling_keeps_annotated_pods_at_their_port_and_path_and_drops_the_others() {
     let template = &object("deployment.yaml", "Deployment")["spec"]["template"];
     let pod = |name: &str, ip: &str, port: u16, changes: Value| {
@@ -464,9 +480,64 @@ fn the_values_for_loki_stack_turn_on_what_is_needed_and_store_nothing() {
     // Grafana does not start with two default data sources.
     assert_eq!(values["prometheus"]["isDefault"], true);
     assert_eq!(values["loki"]["isDefault"], false);
+    // Without a label the sidecar copies every ConfigMap and Secret of the namespace.
+    for kind in ["datasources", "dashboards"] {
+        let sidecar = &values["grafana"]["sidecar"][kind];
+        assert_eq!(sidecar["label"], format!("grafana_{}", kind.trim_end_matches('s')));
+        assert_eq!(sidecar["labelValue"], "1");
+    }
 }
 
-/// curl with the load Job's arguments, but for its requests' address and number.
+#[test]
+fn every_shipped_prometheus_scrapes_every_15_s_and_every_data_source_knows_it() {
+    let parse = |text: &Value| manifest::parse(text.as_str().unwrap()).remove(0);
+    let in_cluster = parse(&object("monitoring/prometheus/configmap.yaml", "ConfigMap")["data"]["prometheus.yml"]);
+    let composed = manifest::parse(&fs::read_to_string(folder().join("compose/prometheus.yml")).unwrap()).remove(0);
+    let values = documents("monitoring/loki-stack-values.yaml").remove(0);
+    let loki_stack = &values["prometheus"]["server"];
+    for config in [&in_cluster, &composed, loki_stack] {
+        assert_eq!(config["global"]["scrape_interval"], "15s");
+        assert_eq!(config["global"]["evaluation_interval"], "15s");
+    }
+    let monitor = object("monitoring/servicemonitor.yaml", "ServiceMonitor");
+    assert_eq!(monitor["spec"]["endpoints"][0]["interval"], "15s");
+
+    let grafana = parse(&object("monitoring/grafana/configmap.yaml", "ConfigMap")["data"]["datasources.yaml"]);
+    let composed = documents("compose/grafana/datasources.yaml").remove(0);
+    for sources in [grafana, composed] {
+        assert_eq!(sources["datasources"][0]["jsonData"]["timeInterval"], "15s");
+    }
+    // The chart's template wants a string.
+    assert_eq!(
+        parse(&values["prometheus"]["datasource"]["jsonData"]),
+        json!({"timeInterval": "15s"})
+    );
+}
+
+#[test]
+fn every_shipped_prometheus_3_scrapes_classic_and_native_histograms_and_takes_exemplars_and_start_timestamps() {
+    let in_cluster = object("monitoring/prometheus/configmap.yaml", "ConfigMap")["data"]["prometheus.yml"].clone();
+    let in_cluster = manifest::parse(in_cluster.as_str().unwrap()).remove(0);
+    let composed = manifest::parse(&fs::read_to_string(folder().join("compose/prometheus.yml")).unwrap()).remove(0);
+    for config in [in_cluster, composed] {
+        assert_eq!(config["global"]["scrape_native_histograms"], true);
+        assert_eq!(config["global"]["always_scrape_classic_histograms"], true);
+    }
+    let monitor = &object("monitoring/servicemonitor.yaml", "ServiceMonitor")["spec"];
+    assert_eq!(monitor["scrapeNativeHistograms"], true);
+    assert_eq!(monitor["scrapeClassicHistograms"], true);
+
+    let pod = object("monitoring/prometheus/deployment.yaml", "Deployment")["spec"]["template"]["spec"].clone();
+    let services = documents("compose/compose.yaml").remove(0)["services"].clone();
+    for arguments in [&pod["containers"][0]["args"], &services["prometheus"]["command"]] {
+        for feature in ["exemplar-storage", "created-timestamp-zero-ingestion"] {
+            let flag = json!(format!("--enable-feature={feature}"));
+            assert!(arguments.as_array().unwrap().contains(&flag), "{flag}");
+        }
+    }
+}
+
+/// curl with the load Job's arguments, except the requests' address and number.
 fn load_job(server: &Server, requests: u32) -> Command {
     let container = object("monitoring/load.yaml", "Job")["spec"]["template"]["spec"]["containers"][0].clone();
     let url = format!("http://{}/#[1-{requests}]", server.address);

@@ -1,27 +1,82 @@
-//! The recording and alerting rules as files: accepted by promtool, each alert shown to fire and to stay quiet, the form
-//! for the operator no different from the plain one, each alert explained in the README.
+//! The recording and alerting rules as files: accepted by promtool, each alert shown to fire and to stay silent, with and
+//! without other programs beside the server; the operator's form the same as the plain one; each alert explained in the runbook,
+//! at an address that a fork can change.
 //!
-//! What they find in a real Prometheus is tested in dashboard.rs, in one run with the dashboard's queries.
+//! dashboard.rs tests what they find in a real Prometheus, in one run with the dashboard's queries.
 
 mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
-use support::prometheus::Major;
+use serde_yaml_ng::Value;
+use support::client::Client;
+use support::prometheus::{Major, Prometheus};
+use support::server::Server;
+use support::wait_for;
+
+/// Both forms of the rules.
+const FILES: [&str; 2] = ["yaml/monitoring/rules.yaml", "yaml/monitoring/prometheusrule.yaml"];
+
+/// Series of programs that are not ours, in our job and namespace. One fails half of its requests and is slow, has no bucket at
+/// 2 s, many requests in flight, and is down: a rule that judged it would fire. The other answers far more requests than ours, all
+/// of them fast: a rule that judged it would stay silent.
+const NEIGHBOURS: [&[(&str, &str)]; 2] = [
+    &[
+        (r#"up{namespace="demo",job="httpserver",instance="bad"}"#, "0x9999"),
+        (
+            r#"http_requests_in_flight{namespace="demo",job="httpserver",instance="bad"}"#,
+            "9999x9999",
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="503",le="0.5",namespace="demo",job="httpserver",instance="bad"}"#,
+            "0+0x9999",
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="503",le="+Inf",namespace="demo",job="httpserver",instance="bad"}"#,
+            "0+1000x9999",
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="0.5",namespace="demo",job="httpserver",instance="bad"}"#,
+            "0+0x9999",
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="+Inf",namespace="demo",job="httpserver",instance="bad"}"#,
+            "0+1000x9999",
+        ),
+    ],
+    &[
+        (r#"up{namespace="demo",job="httpserver",instance="good"}"#, "1x9999"),
+        (
+            r#"http_requests_in_flight{namespace="demo",job="httpserver",instance="good"}"#,
+            "0x9999",
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="2.0",namespace="demo",job="httpserver",instance="good"}"#,
+            "0+9999x9999",
+        ),
+        (
+            r#"http_request_duration_seconds_bucket{method="GET",path="/",status="200",le="+Inf",namespace="demo",job="httpserver",instance="good"}"#,
+            "0+9999x9999",
+        ),
+    ],
+];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn rules() -> String {
-    fs::read_to_string(root().join("yaml/monitoring/rules.yaml")).unwrap()
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap()
 }
 
 /// The names after `- alert:`.
 fn alerts() -> Vec<String> {
     let names = |line: &str| line.trim().strip_prefix("- alert: ").map(str::to_owned);
-    rules().lines().filter_map(names).collect()
+    read(FILES[0]).lines().filter_map(names).collect()
 }
 
 fn unit_tests() -> Vec<PathBuf> {
@@ -32,54 +87,138 @@ fn unit_tests() -> Vec<PathBuf> {
         .collect()
 }
 
-/// What promtool says, as Prometheus 2 has it and as Prometheus 3 has it: the rules must hold on both.
-fn promtool(arguments: &[&str], files: &[PathBuf]) -> [String; 2] {
-    Major::BOTH.map(|major| {
-        let output = major
-            .promtool()
-            .args(arguments)
-            .args(files)
-            .output()
-            .expect("promtool starts");
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "promtool {arguments:?} of {major:?}:\n{said}");
-        said.into_owned()
-    })
+/// What promtool prints; it must succeed.
+fn promtool(major: Major, arguments: &[&str], files: &[PathBuf]) -> String {
+    let output = major
+        .promtool()
+        .args(arguments)
+        .args(files)
+        .output()
+        .expect("promtool starts");
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "promtool {arguments:?} of {major:?}, {files:?}:\n{printed}"
+    );
+    printed.into_owned()
+}
+
+/// Writes the unit tests once more, with a neighbour's series in every case.
+fn unit_tests_beside(neighbour: usize) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("rules-beside-{neighbour}"));
+    fs::create_dir_all(&folder).unwrap();
+    let beside = |path: &PathBuf| {
+        let mut file: Value = serde_yaml_ng::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        file["rule_files"][0] = root().join(FILES[0]).to_str().unwrap().into();
+        for case in file["tests"].as_sequence_mut().unwrap() {
+            let series = case["input_series"].as_sequence_mut().unwrap();
+            for (name, values) in NEIGHBOURS[neighbour] {
+                let yaml = format!("{{series: '{name}', values: '{values}'}}");
+                series.push(serde_yaml_ng::from_str(&yaml).unwrap());
+            }
+        }
+        let written = folder.join(path.file_name().unwrap());
+        fs::write(&written, serde_yaml_ng::to_string(&file).unwrap()).unwrap();
+        written
+    };
+    unit_tests().iter().map(beside).collect()
 }
 
 #[test]
 fn promtool_accepts_the_rules_without_a_complaint() {
-    for said in promtool(
-        &["check", "rules", "--lint=all", "--lint-fatal"],
-        &[root().join("yaml/monitoring/rules.yaml")],
-    ) {
-        assert!(said.contains("SUCCESS"), "{said}");
+    for major in Major::BOTH {
+        let printed = promtool(
+            major,
+            &["check", "rules", "--lint=all", "--lint-fatal"],
+            &[root().join(FILES[0])],
+        );
+        assert!(printed.contains("SUCCESS"), "{printed}");
     }
 }
 
 #[test]
-fn each_alert_fires_when_it_should_and_stays_quiet_when_it_should_not() {
-    promtool(&["test", "rules"], &unit_tests());
+fn each_alert_fires_when_it_should_and_is_silent_when_it_should_be() {
+    thread::scope(|scope| {
+        for major in Major::BOTH {
+            scope.spawn(move || promtool(major, &["test", "rules"], &unit_tests()));
+        }
+    });
 }
 
 #[test]
-fn no_alert_is_without_a_case_that_fires_and_one_that_is_quiet() {
+fn each_alert_is_the_same_beside_other_programs_of_the_job_with_the_same_metric() {
+    thread::scope(|scope| {
+        for neighbour in 0..NEIGHBOURS.len() {
+            scope.spawn(move || promtool(Major::Three, &["test", "rules"], &unit_tests_beside(neighbour)));
+        }
+    });
+}
+
+#[test]
+fn every_alert_has_a_case_that_fires_and_one_that_is_silent() {
     let cases: String = unit_tests()
         .iter()
         .map(|file| fs::read_to_string(file).unwrap())
         .collect();
     for alert in alerts() {
-        let quiet = format!("alertname: {alert}, exp_alerts: [] }}");
+        let silent = format!("alertname: {alert}, exp_alerts: [] }}");
         let firing = format!("alertname: {alert}\n        exp_alerts:\n          - exp_labels:");
-        assert!(cases.contains(&quiet), "{alert} is nowhere expected to be quiet");
+        assert!(cases.contains(&silent), "{alert} is nowhere expected to be silent");
         assert!(cases.contains(&firing), "{alert} is nowhere expected to fire");
     }
 }
 
 #[test]
+fn the_unit_tests_export_the_series_of_errors_from_the_start_as_the_server_does() {
+    let server = Server::start(&[]);
+    let exported = server.metrics();
+    for file in unit_tests() {
+        let file: Value = serde_yaml_ng::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+        for case in file["tests"].as_sequence().unwrap() {
+            for input in case["input_series"].as_sequence().unwrap() {
+                let (series, values) = (input["series"].as_str().unwrap(), input["values"].as_str().unwrap());
+                if series.contains("_bucket{") && series.contains("path=\"/\",status=\"5") {
+                    assert!(values.starts_with("0"), "begins with an event: {series} {values}");
+                    let start = series.split(",le=").next().unwrap();
+                    assert!(exported.contains(start), "the server does not export {start}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_burst_of_503_after_the_first_scrape_counts() {
+    const REQUESTS: usize = 500;
+    let server = Server::start(&["--max-in-flight", "1"]);
+    let prometheus = Prometheus::scraping(&[server.address]);
+    wait_for("the first scrape", Duration::from_secs(20), || {
+        (prometheus.value("up")? == 1.0).then_some(())
+    });
+    let address = server.address;
+    let clients: Vec<_> = (0..REQUESTS)
+        .map(|_| thread::spawn(move || Client::connect(address).get("/?delay=2s").status))
+        .collect();
+    let statuses: Vec<u16> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    let refused = statuses.iter().filter(|status| **status == 503).count();
+    assert!(refused > REQUESTS / 2, "{refused} were refused");
+
+    let counted = "http_request_duration_seconds_count{path=\"/\",status=\"503\"}";
+    wait_for("the last scrape", Duration::from_secs(20), || {
+        (prometheus.value(counted)? == refused as f64).then_some(())
+    });
+    let increase = prometheus.value(&format!("increase({counted}[1m])")).unwrap();
+    println!("{refused} refused, increase {increase:.0}");
+    assert!(
+        (increase / refused as f64 - 1.0).abs() < 0.25,
+        "{increase} for {refused} refused requests"
+    );
+}
+
+#[test]
 fn the_operators_form_holds_the_same_groups() {
-    let plain = rules();
-    let form = fs::read_to_string(root().join("yaml/monitoring/prometheusrule.yaml")).unwrap();
+    let plain = read(FILES[0]);
+    let form = read(FILES[1]);
     let groups = &plain[plain.find("groups:").unwrap()..];
     let indented: String = groups
         .lines()
@@ -99,29 +238,77 @@ fn the_operators_form_holds_the_same_groups() {
     );
 }
 
+/// The rules' runbook addresses, in their order.
+fn runbooks(rules: &str) -> Vec<&str> {
+    let address = |line: &'_ str| line.trim().strip_prefix("runbook_url: ").map(|_| ());
+    let lines = rules.lines().filter(|line| address(line).is_some());
+    lines
+        .map(|line| line.trim().trim_start_matches("runbook_url: "))
+        .collect()
+}
+
 #[test]
-fn each_alert_has_a_summary_a_description_and_a_section_in_the_readme() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let anchors: Vec<String> = readme
+fn each_alert_has_a_summary_a_description_and_a_section_of_the_runbook_at_an_absolute_address() {
+    let containerfile = read("Containerfile");
+    let source = containerfile
         .lines()
-        .filter(|line| line.starts_with('#'))
-        .map(|line| line.trim_start_matches(['#', ' ']).trim_matches('`').to_lowercase())
+        .find_map(|line| line.strip_prefix("ARG SOURCE="))
+        .unwrap();
+    assert!(source.starts_with("https://"), "{source}");
+    assert_eq!(env!("CARGO_PKG_REPOSITORY"), source);
+
+    let sections: Vec<String> = read("docs/runbook.md")
+        .lines()
+        .filter_map(|line| line.strip_prefix("## Httpserver"))
+        .map(|name| format!("Httpserver{name}"))
         .collect();
-    let rules = rules();
-    let bodies: Vec<&str> = rules.split("- alert: ").skip(1).collect();
-    assert_eq!(bodies.len(), alerts().len());
-    for (alert, body) in alerts().iter().zip(bodies) {
-        for key in ["severity: ", "summary: ", "description: ", "runbook_url: "] {
-            assert_eq!(body.matches(key).count(), 1, "{alert}: {key}");
+    assert_eq!(sections, alerts(), "the runbook's sections are the alerts");
+
+    for file in FILES {
+        let rules = read(file);
+        let bodies: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+        assert_eq!(bodies.len(), alerts().len());
+        for (alert, body) in alerts().iter().zip(&bodies) {
+            for key in ["severity: ", "summary: ", "description: ", "runbook_url: "] {
+                assert_eq!(body.matches(key).count(), 1, "{file}: {alert}: {key}");
+            }
         }
-        let anchor = alert.to_lowercase();
+        let expected: Vec<String> = alerts()
+            .iter()
+            .map(|alert| format!("{source}/blob/main/docs/runbook.md#{}", alert.to_lowercase()))
+            .collect();
+        assert_eq!(runbooks(&rules), expected, "{file}");
+    }
+}
+
+#[test]
+fn the_one_line_of_the_docs_moves_every_runbook_address_to_a_fork() {
+    let docs = read("docs/runbook.md");
+    let lines: Vec<&str> = docs.lines().filter(|line| line.starts_with("sed ")).collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+
+    let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fork");
+    fs::create_dir_all(copy.join("yaml/monitoring")).unwrap();
+    let all = ["Cargo.toml", "Containerfile", FILES[0], FILES[1]];
+    for file in all {
+        fs::copy(root().join(file), copy.join(file)).unwrap();
+    }
+    let status = Command::new("sh").args(["-c", lines[0]]).current_dir(&copy).status();
+    assert!(status.unwrap().success());
+
+    let fork = "https://github.com/you/httpserver";
+    for file in all {
+        let changed = fs::read_to_string(copy.join(file)).unwrap();
+        assert!(!changed.contains(env!("CARGO_PKG_REPOSITORY")), "{file}");
+        assert!(changed.contains(fork), "{file}");
+    }
+    for file in FILES {
+        let changed = fs::read_to_string(copy.join(file)).unwrap();
+        let addresses = runbooks(&changed);
+        assert_eq!(addresses.len(), alerts().len());
         assert!(
-            body.contains(&format!("runbook_url: README.md#{anchor}\n")),
-            "{alert}: its runbook's address"
-        );
-        assert!(
-            anchors.contains(&anchor),
-            "{alert}: README.md has no section of this name"
+            addresses.iter().all(|address| address.starts_with(fork)),
+            "{addresses:?}"
         );
     }
 }

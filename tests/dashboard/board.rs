@@ -1,4 +1,4 @@
-//! dashboard.json as far as the tests look into it.
+//! dashboard.json, as far as the tests read it.
 
 use std::collections::HashSet;
 
@@ -6,16 +6,27 @@ use serde_json::Value;
 
 pub struct Board {
     pub json: Value,
-    /// Panels in sight when the dashboard opens.
+    /// Panels that show when the dashboard opens.
     pub story: Vec<Panel>,
-    /// Row headings.
-    pub rows: Vec<Panel>,
-    /// Panels in collapsed rows.
-    pub details: Vec<Panel>,
-    /// Query variables: name and query.
-    pub variables: Vec<(String, String)>,
+    /// Collapsed rows.
+    pub rows: Vec<Row>,
+    /// Query variables, in their order.
+    pub variables: Vec<Variable>,
+    /// The choices of the variable *Scrape interval*.
+    pub scrape_intervals: Vec<String>,
     /// The uids of all data sources that are named anywhere.
     pub data_sources: HashSet<String>,
+}
+
+pub struct Row {
+    pub heading: Panel,
+    pub panels: Vec<Panel>,
+}
+
+pub struct Variable {
+    pub name: String,
+    pub query: String,
+    pub regex: String,
 }
 
 pub struct Panel {
@@ -23,6 +34,7 @@ pub struct Panel {
     pub title: String,
     pub description: String,
     pub unit: Option<String>,
+    /// What the panel shows if its queries find nothing.
     pub empty_state: Option<String>,
     pub x: u64,
     pub y: u64,
@@ -34,6 +46,8 @@ pub struct Panel {
 pub struct Query {
     pub expression: String,
     pub instant: bool,
+    /// What Grafana calls Min step.
+    pub interval: String,
 }
 
 impl Board {
@@ -43,28 +57,33 @@ impl Board {
         let mut board = Board {
             story: Vec::new(),
             rows: Vec::new(),
-            details: Vec::new(),
             variables: Vec::new(),
+            scrape_intervals: Vec::new(),
             data_sources: HashSet::new(),
             json: Value::Null,
         };
         for panel in json["panels"].as_array().unwrap() {
             if panel["type"] == "row" {
                 assert_eq!(panel["collapsed"], true);
-                board.rows.push(Panel::read(panel));
-                board
-                    .details
-                    .extend(panel["panels"].as_array().unwrap().iter().map(Panel::read));
+                board.rows.push(Row {
+                    heading: Panel::read(panel),
+                    panels: panel["panels"].as_array().unwrap().iter().map(Panel::read).collect(),
+                });
             } else {
                 board.story.push(Panel::read(panel));
             }
         }
         for variable in json["templating"]["list"].as_array().unwrap() {
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
             if variable["type"] == "query" {
-                let text = |value: &Value| value.as_str().unwrap().to_owned();
-                board
-                    .variables
-                    .push((text(&variable["name"]), text(&variable["query"]["query"])));
+                board.variables.push(Variable {
+                    name: text(&variable["name"]),
+                    query: text(&variable["query"]["query"]),
+                    regex: text(&variable["regex"]),
+                });
+            } else if variable["name"] == "scrape_interval" {
+                let choices = variable["query"].as_str().unwrap().split(',');
+                board.scrape_intervals = choices.map(str::to_owned).collect();
             }
         }
         collect_data_sources(&json, &mut board.data_sources);
@@ -74,7 +93,7 @@ impl Board {
 
     /// Every panel that shows something.
     pub fn panels(&self) -> impl Iterator<Item = &Panel> {
-        self.story.iter().chain(&self.details)
+        self.story.iter().chain(self.rows.iter().flat_map(|row| &row.panels))
     }
 }
 
@@ -86,6 +105,7 @@ impl Panel {
         let query = |target: &Value| Query {
             expression: target["expr"].as_str().unwrap().to_owned(),
             instant: target["instant"] == true,
+            interval: text(&target["interval"]).unwrap_or_default(),
         };
         Panel {
             id: json["id"].as_u64().unwrap(),

@@ -19,8 +19,17 @@ pub struct Container {
 }
 
 impl Container {
-    /// Runs the image, confined as a cluster would confine it, and waits for its start line.
+    /// Runs the image as its own user, confined as a cluster would confine it, and waits for its start line.
     pub fn run(podman: &'static Podman, name: &str, arguments: &[&str]) -> Self {
+        Self::run_with(podman, name, &[], arguments)
+    }
+
+    /// The same as another user, as platforms do that assign one.
+    pub fn run_as(user: &str, podman: &'static Podman, name: &str) -> Self {
+        Self::run_with(podman, name, &["--user", user], &[])
+    }
+
+    fn run_with(podman: &'static Podman, name: &str, flags: &[&str], arguments: &[&str]) -> Self {
         let name = format!("httpserver-test-{name}");
         podman.run(&["rm", "--force", "--ignore", &name]);
         podman.run(
@@ -36,9 +45,9 @@ impl Container {
                     "--cap-drop=all",
                     "--security-opt=no-new-privileges",
                     "--memory=512m",
-                    IMAGE,
-                    "--listen=127.0.0.1:0",
                 ],
+                flags,
+                &[IMAGE, "--listen=127.0.0.1:0"],
                 arguments,
             ]
             .concat(),

@@ -1,47 +1,18 @@
-//! The Deployment, run by podman in place of a cluster, in a network of its own: probed, scraped, and ended.
+//! The Deployment, run by podman in place of a cluster, in a network of its own: probed, scraped, and drained.
 
-use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::container;
 use crate::manifest;
+use crate::network::Network;
 use crate::podman::{Podman, stdout};
 use crate::support::prometheus::{Major, percent_encoded};
 use crate::support::wait_for;
-
-/// A network namespace with its loopback up; gone with what it holds when it is dropped.
-struct Network {
-    name: String,
-}
-
-impl Network {
-    fn new() -> Self {
-        let network = Self {
-            name: format!("httpserver-{}", std::process::id()),
-        };
-        stdout(Command::new("ip").args(["netns", "add", &network.name]));
-        stdout(Command::new("ip").args(["-n", &network.name, "link", "set", "lo", "up"]));
-        network
-    }
-
-    /// A command run inside; `ip netns exec` would hide the control groups from it.
-    fn inside(&self, program: impl AsRef<OsStr>, podman: &Podman) -> Command {
-        let mut command = podman.configured("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name)).arg(program);
-        command
-    }
-}
-
-impl Drop for Network {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.name]).output();
-    }
-}
 
 /// The Deployment's pod as podman plays it.
 struct Pod<'a> {
@@ -132,7 +103,7 @@ impl<'a> Prometheus<'a> {
     }
 
     /// The one series that a query answers, if there is one.
-    fn ask(&self, promql: &str) -> Option<Value> {
+    fn query(&self, promql: &str) -> Option<Value> {
         let url = format!("http://127.0.0.1:9090/api/v1/query?query={}", percent_encoded(promql));
         let output = self
             .network
@@ -157,7 +128,7 @@ impl Drop for Prometheus<'_> {
 fn the_deployment_is_probed_and_scraped_as_its_manifest_says_and_ends_in_its_grace_period() {
     const REQUESTS: usize = 20;
     let podman = Podman::with_image();
-    let network = Network::new();
+    let network = Network::new("pod");
     let pod = Pod::play(&network, podman);
     let template = &manifest::object("deployment.yaml", "Deployment")["spec"]["template"];
     let container = &template["spec"]["containers"][0];
@@ -189,7 +160,7 @@ fn the_deployment_is_probed_and_scraped_as_its_manifest_says_and_ends_in_its_gra
     }]);
     let prometheus = Prometheus::start(&network, podman, &discovered);
     let series = wait_for("a scrape", Duration::from_secs(60), || {
-        prometheus.ask(r#"http_request_duration_seconds_count{method="GET",path="/",status="200"}"#)
+        prometheus.query(r#"http_request_duration_seconds_count{method="GET",path="/",status="200"}"#)
     });
     assert_eq!(series["value"][1], REQUESTS.to_string());
     for (label, value) in [
@@ -202,7 +173,7 @@ fn the_deployment_is_probed_and_scraped_as_its_manifest_says_and_ends_in_its_gra
     ] {
         assert_eq!(series["metric"][label], value, "{label}");
     }
-    assert_eq!(prometheus.ask("up").unwrap()["value"][1], "1");
+    assert_eq!(prometheus.query("up").unwrap()["value"][1], "1");
 
     let grace_s = template["spec"]["terminationGracePeriodSeconds"].to_string();
     podman.run(&["stop", "--time", &grace_s, "httpserver-pod-0-httpserver"]);

@@ -27,7 +27,7 @@ impl Podman {
             format!(
                 "[containers]\ndefault_ulimits = [\"nofile={descriptors}:{descriptors}\", \"nproc=32768:32768\"]\n\
                  [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
-                 [network]\nnetwork_backend = \"cni\"\n"
+                 [network]\nnetwork_backend = \"netavark\"\n"
             ),
         )
         .unwrap();
@@ -106,26 +106,29 @@ impl Podman {
         fs::write(stamp, made_of).unwrap();
     }
 
-    /// The Containerfile as it is; all that is said around it is where its crates come from (those that Cargo has fetched for
-    /// this test) and that nothing may be pulled.
+    /// Builds the Containerfile as it is.
     fn build(&self) {
-        let registry = std::env::var_os("CARGO_HOME")
-            .map_or_else(
-                || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cargo"),
-                PathBuf::from,
-            )
-            .join("registry");
-        stdout(self.command().current_dir(root()).args([
-            "build",
-            "--pull=never",
-            "--network=none",
-            &format!("--volume={}:/usr/local/cargo/registry:O", registry.display()),
-            "--build-arg=SOURCE=https://example.com/its/sources",
-            &format!("--tag={IMAGE}"),
-            ".",
-        ]));
+        let mut build = self.command();
+        build.current_dir(root()).arg("build").args(build_flags());
+        stdout(build.arg(format!("--tag={IMAGE}")).arg("."));
         self.run(&["image", "prune", "--force", "--filter=until=24h"]);
     }
+}
+
+/// The flags that `podman build` needs here: where the crates are that Cargo has fetched, and that nothing can be pulled.
+pub fn build_flags() -> [String; 4] {
+    let registry = std::env::var_os("CARGO_HOME")
+        .map_or_else(
+            || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cargo"),
+            PathBuf::from,
+        )
+        .join("registry");
+    [
+        "--pull=never".to_owned(),
+        "--network=none".to_owned(),
+        format!("--volume={}:/usr/local/cargo/registry:O", registry.display()),
+        "--build-arg=SOURCE=https://example.com/its/sources".to_owned(),
+    ]
 }
 
 /// The package's folder.

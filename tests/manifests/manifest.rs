@@ -6,9 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+/// The package's folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 /// yaml/ of the package.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("yaml")
+    root().join("yaml")
 }
 
 /// Every document of a file under yaml/.

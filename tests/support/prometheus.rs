@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -70,9 +71,27 @@ impl Prometheus {
 
     /// Starts the Prometheus of a major version, as `start` does.
     pub fn start_major(major: Major, config: &str, flags: &[&str]) -> Prometheus {
+        Prometheus::start_in(new_folder(), major, config, flags)
+    }
+
+    /// Starts the Prometheus of a major version on samples of the past, in OpenMetrics with timestamps; it scrapes nothing.
+    pub fn start_on_samples(major: Major, samples: &str) -> Prometheus {
+        let folder = new_folder();
+        let file = folder.join("samples");
+        fs::write(&file, samples).unwrap();
+        let output = major
+            .promtool()
+            .args(["tsdb", "create-blocks-from", "openmetrics"])
+            .args([file, folder.join("data")])
+            .output()
+            .expect("promtool starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        Prometheus::start_in(folder, major, "global: {}", &[])
+    }
+
+    fn start_in(folder: PathBuf, major: Major, config: &str, flags: &[&str]) -> Prometheus {
         let address = free_address();
-        let folder = std::env::temp_dir().join(format!("httpserver-prometheus-{}", address.port()));
-        fs::create_dir_all(&folder).unwrap();
         let config_file = folder.join("prometheus.yml");
         fs::write(&config_file, config).unwrap();
         let log = fs::File::create(folder.join("log")).unwrap();
@@ -143,6 +162,15 @@ pub fn scrape_config(targets: &[SocketAddr]) -> String {
         "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n- job_name: httpserver\n  static_configs:\n  - targets: [{}]\n",
         targets.join(", ")
     )
+}
+
+/// A folder of one Prometheus' own.
+fn new_folder() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("httpserver-prometheus-{}-{number}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
 }
 
 /// An address that was free just now.

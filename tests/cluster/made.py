@@ -1,0 +1,42 @@
+"""A cluster made here: a control plane and two nodes, in namespaces that end with the test. See isolation.py."""
+
+import hosts
+from cluster import ROOT, Cluster
+from control_plane import API, start_control_plane
+from keys import Keys
+from node import Node
+from waiting import wait_for
+
+NODES = 2
+ADDONS = ROOT / "tests/cluster/addons"
+
+
+class MadeCluster(Cluster):
+    def __init__(self, folder, logs):
+        hosts.Log.folder = logs
+        networks = hosts.make(NODES)
+        keys = Keys(folder / "keys", API)
+        administrator = start_control_plane(keys, folder)
+        super().__init__(administrator, folder)
+        self.nodes = [Node(network, keys, folder) for network in networks]
+
+    def load(self, archive):
+        for node in self.nodes:
+            node.load(archive)
+
+    def prepare(self):
+        wait_for("the nodes", 60, self._nodes_are_ready)
+        self.kubectl(f"apply -f {ADDONS}/coredns.yaml")
+
+    def _nodes_are_ready(self):
+        conditions = [one for node in self.get("nodes")["items"] for one in node["status"]["conditions"]]
+        return sum(one["type"] == "Ready" and one["status"] == "True" for one in conditions) == NODES
+
+    def clients_command(self):
+        return self.nodes[0].host.command("clients")
+
+    def clients_node(self):
+        return self.nodes[0].host.name
+
+    def clean_up(self):
+        """Nothing: all of it ends with the namespaces."""

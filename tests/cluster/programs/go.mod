@@ -1,0 +1,3 @@
+module httpserver-cluster-test
+
+go 1.26.0

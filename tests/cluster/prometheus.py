@@ -1,0 +1,82 @@
+"""The Prometheus of yaml/monitoring/prometheus/, asked through the API server; and the dashboard's queries."""
+
+import json
+import re
+from urllib.parse import quote, urlencode
+
+from cluster import ROOT
+from waiting import Failure
+
+
+class Prometheus:
+    def __init__(self, cluster):
+        self.cluster = cluster
+
+    def api(self, path, **parameters):
+        """A GET of its API: what is in `data`."""
+        target = f"/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1/{path}?{urlencode(parameters)}"
+        answer = json.loads(self.cluster.kubectl(["get", "--raw", target]))
+        if answer["status"] != "success":
+            raise Failure(f"Prometheus: {path} {parameters}: {answer}")
+        return answer["data"]
+
+    def query(self, promql):
+        """An instant query: [(labels, value)]."""
+        return [(one["metric"], float(one["value"][1])) for one in self.api("query", query=promql)["result"]]
+
+    def value(self, promql):
+        """The number that a query answers with one series; None if it has no answer."""
+        found = self.query(promql)
+        if len(found) > 1:
+            raise Failure(f"{promql} has {len(found)} series")
+        return found[0][1] if found else None
+
+    def range(self, promql, start, end, step):
+        """A range query: all its samples, of every series."""
+        result = self.api("query_range", query=promql, start=start, end=end, step=step)["result"]
+        return [float(value) for series in result for _, value in series["values"]]
+
+    def label_values(self, label, selector):
+        return self.api(f"label/{quote(label)}/values", **{"match[]": selector})
+
+
+class Dashboard:
+    """dashboard.json, with its variables set as Grafana sets them at first."""
+
+    def __init__(self, prometheus):
+        self.prometheus = prometheus
+        self.board = json.loads((ROOT / "dashboard.json").read_text())
+        # Grafana's own.
+        self.variables = {"__rate_interval": "1m", "__range": "5m", "__interval": "15s"}
+        for variable in self.board["templating"]["list"]:
+            if variable["type"] != "datasource":
+                self.variables[variable["name"]] = self._first_choice(variable)
+
+    def _first_choice(self, variable):
+        chosen = variable["current"]["value"]
+        chosen = chosen if isinstance(chosen, list) else [chosen]
+        if chosen != ["$__all"]:
+            return "|".join(chosen)
+        if variable.get("allValue"):
+            return variable["allValue"]
+        function, query = re.fullmatch(r"(\w+)\((.*)\)", variable["query"]["query"]).groups()
+        if function == "label_values":
+            selector, label = re.fullmatch(r"(.*), *(\w+)", query).groups()
+            values = self.prometheus.label_values(label, self._filled_in(selector))
+        else:
+            # query_result: series as text, out of which the variable's regular expression takes a label.
+            label = re.match(r"/(\w+)=", variable["regex"])[1]
+            values = [re.escape(labels[label]) for labels, _ in self.prometheus.query(self._filled_in(query))]
+        return "(" + "|".join(values).replace("\\", "\\\\") + ")"
+
+    def _filled_in(self, text):
+        return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda match: self.variables[match[1] or match[2]], text)
+
+    def answers(self):
+        """For each query of each panel: its panel's title, itself, and how many numbers it finds."""
+        panels = [inner for panel in self.board["panels"] for inner in [panel, *panel.get("panels", [])]]
+        for panel in panels:
+            for target in panel.get("targets", []):
+                query = self._filled_in(target["expr"])
+                values = [value for _, value in self.prometheus.query(query)]
+                yield panel["title"], query, sum(value == value for value in values)

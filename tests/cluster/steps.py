@@ -1,0 +1,318 @@
+"""What must hold, in the order in which it is tried. Each step yields what it measured."""
+
+import json
+import subprocess
+import time
+
+from cluster import ROOT, SERVER_NAMESPACE
+from prometheus import Dashboard, Prometheus
+from waiting import Failure, wait_for
+
+# What the README says that people should do.
+APPLY = "kubectl apply -f yaml/"
+DELETE = "kubectl delete -f yaml/"
+APPLY_PROMETHEUS = [
+    "kubectl apply -f yaml/monitoring/namespace.yaml",
+    "kubectl -n monitoring create configmap httpserver-rules --from-file=yaml/monitoring/rules.yaml",
+    "kubectl apply -f yaml/monitoring/prometheus/",
+    "kubectl -n monitoring rollout status deployment/prometheus",
+]
+LOAD = "kubectl apply -f yaml/monitoring/load.yaml"
+
+READY_WITHIN_S = 30
+WORST_ANSWER_S = 3
+QUANTILE_TOLERANCE = 0.05
+# Of a pod's own share of the clients, once clients have had time to spread over new pods.
+FAIR_SHARE = 0.5
+SPREAD_WITHIN_S = 150
+QUANTILES_OVER_S = 120
+READY_AFTER_KILL_S = 10
+# Requests a second of yaml/monitoring/load.yaml.
+LOAD_RATE = (15, 25)
+
+ANSWERED = 'http_request_duration_seconds_count{method="GET",path="/",status="200"}'
+IN_FLIGHT = "http_requests_in_flight"
+
+
+def chosen(cluster, flags):
+    """The steps for this cluster."""
+    run = Steps(cluster)
+    made = not flags.kubeconfig
+    may_disturb = made or flags.disposable
+    run.may_drain = may_disturb
+    if made:
+        yield run.serve_both_families
+    yield run.deploy
+    if may_disturb:
+        yield run.deploy_prometheus
+    yield run.disrupt
+    yield run.scale_out
+    if may_disturb:
+        yield run.measure_in_prometheus
+        yield run.load
+    yield run.apply_again
+    if may_disturb:
+        yield run.kill
+    if flags.with_autoscaler:
+        yield run.scale_by_cpu
+    yield run.delete
+
+
+def readme(command):
+    """The words of a kubectl command, which must stand in the README as it is done here."""
+    if command not in (ROOT / "README.md").read_text():
+        raise Failure(f"the README does not say `{command}`")
+    return command.removeprefix("kubectl ")
+
+
+class Steps:
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.prometheus = Prometheus(cluster)
+        self.may_drain = False
+        self.seen_over_window = None
+
+    def serve_both_families(self):
+        """the server without flags answers on [::1] and 127.0.0.1"""
+        # In a network of its own, where its port is free.
+        server = subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link set lo up && exec httpserver"])
+        try:
+            enter = ["nsenter", f"--net=/proc/{server.pid}/ns/net"]
+            for address in ("[::1]", "127.0.0.1"):
+                answers = [*enter, "curl", "--silent", "--fail", "--max-time", "5", f"http://{address}:19004/healthz"]
+                wait_for(
+                    f"an answer on {address}", 5, lambda: subprocess.run(answers, stdout=subprocess.DEVNULL).returncode == 0
+                )
+                yield f"answers on {address}"
+        finally:
+            server.kill()
+            server.wait()
+
+    def deploy(self):
+        """`kubectl apply -f yaml/` into a namespace that enforces the restricted standard"""
+        self.cluster.create_namespace(SERVER_NAMESPACE, "restricted")
+        self.cluster.kubectl(f"config set-context --current --namespace={SERVER_NAMESPACE}")
+        began = time.monotonic()
+        applied = self.cluster.kubectl_result(readme(APPLY))
+        if applied.stderr:
+            raise Failure(f"`{APPLY}` warns: {applied.stderr.strip()}")
+        self.cluster.kubectl(f"rollout status deployment/httpserver --timeout={READY_WITHIN_S}s")
+        took = time.monotonic() - began
+        yield f"ready after {took:.1f} s"
+        if took > READY_WITHIN_S:
+            raise Failure(f"more than {READY_WITHIN_S} s")
+        self.cluster.ready_pods(2, within_s=60)
+        yield f"2 pods, the autoscaler's minimum, after {time.monotonic() - began:.1f} s"
+
+    def deploy_prometheus(self):
+        """Prometheus as the README says: it discovers each pod by its annotations"""
+        if self.cluster.exists("namespace/monitoring"):
+            raise Failure("the namespace monitoring exists: the test deletes it, so it must be the test's own")
+        self.cluster.undo.append("delete --ignore-not-found --wait=false -f yaml/monitoring/prometheus/ -f yaml/monitoring/namespace.yaml")
+        for command in APPLY_PROMETHEUS:
+            self.cluster.kubectl(readme(command))
+        wait_for("the pods to be scraped", 60, self._scrapes_each_pod, every_s=1)
+        version = self.prometheus.api("status/buildinfo")["version"]
+        yield f"Prometheus {version} has each pod up"
+
+    def _scrapes_each_pod(self):
+        up = self.prometheus.query(f'up{{namespace="{SERVER_NAMESPACE}"}}')
+        names = sorted(labels["pod"] for labels, value in up if value == 1)
+        return names == sorted(pod.name for pod in self.cluster.pods())
+
+    def disrupt(self):
+        """300 clients through two rolling restarts, a drained node, and scaling 2, 5, 1, 2"""
+        kubectl = self.cluster.kubectl
+        clients = self.cluster.clients(self.cluster.service_url(), keep_alive=150, closing=150)
+        time.sleep(3)
+        for attempt in ("first", "second"):
+            kubectl("rollout restart deployment/httpserver")
+            kubectl("rollout status deployment/httpserver --timeout=120s")
+            # The old ones have yet to end.
+            self.cluster.ready_pods(2, within_s=60)
+            yield self._so_far(clients, f"{attempt} rolling restart")
+        node = self._node_to_drain()
+        if node:
+            kubectl(f"drain {node} --ignore-daemonsets --delete-emptydir-data --timeout=120s")
+            kubectl(f"uncordon {node}")
+            self.cluster.ready_pods(2, within_s=60)
+            yield self._so_far(clients, f"{node} drained and uncordoned")
+        else:
+            yield "no node drained: none but the clients' own has a pod of the server, or it may not be drained"
+        kubectl("scale deployment/httpserver --replicas=5")
+        self.cluster.ready_pods(5, within_s=60)
+        yield self._so_far(clients, "scaled to 5")
+        kubectl("scale deployment/httpserver --replicas=1")
+        # The autoscaler may have raised it to two by now.
+        wait_for("pods to end", 60, lambda: len(self._all_pods()) <= 2)
+        yield self._so_far(clients, "scaled to 1")
+        kubectl("scale deployment/httpserver --replicas=2")
+        self.cluster.ready_pods(2, within_s=60)
+        yield self._so_far(clients, "scaled to 2")
+        self._require_good(clients.stop())
+
+    def _all_pods(self):
+        return self.cluster.get(f"pods -n {SERVER_NAMESPACE} -l app.kubernetes.io/component=server")["items"]
+
+    def _node_to_drain(self):
+        nodes = {pod.node for pod in self.cluster.pods()} - {self.cluster.clients_node()}
+        return min(nodes) if nodes and self.may_drain else None
+
+    def _so_far(self, clients, what):
+        seen = clients.window()
+        self._require_good(seen)
+        return f"{what}: {seen}"
+
+    def _require_good(self, seen):
+        seen.require_all_answered()
+        if seen.worst > WORST_ANSWER_S:
+            raise Failure(f"an answer after {seen.worst:.3f} s, more than {WORST_ANSWER_S} s")
+
+    def scale_out(self):
+        """scaled from 2 to 4 under 400 keep-alive clients: new pods get their share"""
+        clients = self.cluster.clients(self.cluster.service_url(), keep_alive=400)
+        # So that the dashboard's panels of errors have some to show.
+        errors = self.cluster.clients(self.cluster.service_url() + "?status=503", keep_alive=1)
+        old = {pod.name for pod in self.cluster.pods()}
+        time.sleep(5)
+        self.cluster.kubectl("scale deployment/httpserver --replicas=4")
+        pods = self.cluster.ready_pods(4, within_s=60)
+        began = time.monotonic()
+        time.sleep(SPREAD_WITHIN_S - QUANTILES_OVER_S)
+        self._require_good(clients.window())
+        time.sleep(began + SPREAD_WITHIN_S - time.monotonic())
+        in_flight = {pod.name: self.cluster.metrics(pod)[IN_FLIGHT] for pod in pods}
+        seen = clients.window()
+        self._require_good(seen)
+        self.seen_over_window = (seen, time.time())
+        yield str(seen)
+        share = sum(in_flight.values()) / len(pods)
+        for name, count in sorted(in_flight.items()):
+            yield f"{name}, {'there before' if name in old else 'new'}: {count:.0f} in flight"
+        for name, count in in_flight.items():
+            if name not in old and count < FAIR_SHARE * share:
+                raise Failure(f"{name} has {count:.0f} in flight, less than half of its share of {share:.0f}")
+        clients.stop()
+        errors.stop()
+
+    def measure_in_prometheus(self):
+        """p50, p90 and p99 within 5 % of the clients' own, healthy rules, a dashboard whose queries answer"""
+        seen, ended = self.seen_over_window
+        selector = f'namespace="{SERVER_NAMESPACE}",path="/",status="200"'
+        for q, measured in seen.quantiles.items():
+            buckets = f"http_request_duration_seconds_bucket{{{selector}}}[{QUANTILES_OVER_S}s] @ {ended:.3f}"
+            answer = self.prometheus.value(f"histogram_quantile({q}, sum by (le) (rate({buckets})))")
+            yield f"p{100 * q:.0f}: {answer:.3f} s by PromQL, {measured:.3f} s at the clients"
+            if abs(answer / measured - 1) > QUANTILE_TOLERANCE:
+                raise Failure(f"more than {QUANTILE_TOLERANCE:.0%} apart")
+        rules = [rule for group in self.prometheus.api("rules")["groups"] for rule in group["rules"]]
+        for rule in rules:
+            if rule["health"] != "ok":
+                raise Failure(f"{rule['name']}: {rule['health']}: {rule.get('lastError')}")
+        yield f"{len(rules)} rules healthy"
+        answers = list(Dashboard(self.prometheus).answers())
+        for title, query, count in answers:
+            if count == 0:
+                raise Failure(f"the panel {title} has nothing to show for {query}")
+        yield f"{len(answers)} queries of the dashboard answered"
+
+    def load(self):
+        """the load generator sends 15 to 25 requests a second, spread over the pods"""
+        window_s = 20
+        self.cluster.kubectl(readme(LOAD))
+        pods = self.cluster.pods()
+        counts = lambda: {pod.name: self.cluster.metrics(pod).get(ANSWERED, 0) for pod in pods}
+        idle = sum(counts().values())
+        wait_for("the load generator's first requests", 60, lambda: sum(counts().values()) >= idle + 40)
+        before, began = counts(), time.monotonic()
+        time.sleep(window_s)
+        after, took = counts(), time.monotonic() - began
+        rates = {name: (after[name] - before[name]) / took for name in after}
+        total = sum(rates.values())
+        yield f"{total:.1f} requests a second: {', '.join(f'{rate:.1f}' for rate in rates.values())}"
+        if not LOAD_RATE[0] <= total <= LOAD_RATE[1]:
+            raise Failure(f"not {LOAD_RATE[0]} to {LOAD_RATE[1]}")
+        if min(rates.values()) < FAIR_SHARE * total / len(pods):
+            raise Failure("a pod has less than half of its share")
+        self.cluster.kubectl("delete -f yaml/monitoring/load.yaml")
+
+    def apply_again(self):
+        """applied again while scaled to 4: still 4, and no pod restarted"""
+        before = self.cluster.ready_pods(4, within_s=5)
+        self.cluster.kubectl(readme(APPLY))
+        # Longer than the autoscaler and the Deployment's controller need to act.
+        time.sleep(20)
+        after = self.cluster.ready_pods(4, within_s=5)
+        if {(pod.uid, pod.restarts) for pod in before} != {(pod.uid, pod.restarts) for pod in after}:
+            raise Failure("other pods than before, or restarted ones")
+
+    def kill(self):
+        """one pod's process killed under load: ready again in 10 s, the others lose nothing, rates show no spike"""
+        clients_each = 100
+        victim, other = self.cluster.pods()[:2]
+        self._start_killer(victim.node)
+        url = lambda pod: f"http://{pod.address}:19004/"
+        at_victim = self.cluster.clients(url(victim), keep_alive=clients_each)
+        at_other = self.cluster.clients(url(other), keep_alive=clients_each)
+        time.sleep(20)
+        killed = time.time()
+        self.cluster.kubectl(f"exec -n {KILLER} test -- /kill-in-pod {victim.uid} httpserver")
+
+        def restarted():
+            pod = next(pod for pod in self.cluster.pods() if pod.uid == victim.uid)
+            return pod.ready and pod.restarts == victim.restarts + 1
+
+        wait_for("the killed pod to be ready again", READY_AFTER_KILL_S, restarted)
+        yield f"ready again after {time.time() - killed:.1f} s"
+        # Two scrapes of the new process, at least.
+        time.sleep(45)
+        seen = at_other.stop()
+        yield f"clients of another pod: {seen}"
+        self._require_good(seen)
+        yield f"clients of the killed pod: {at_victim.stop()}"
+        rate = f'sum(rate(http_request_duration_seconds_count{{pod="{victim.name}",path="/"}}[1m]))'
+        highest = max(self.prometheus.range(rate, killed, time.time(), 5))
+        yield f"rate over the kill: at most {highest:.0f} requests a second, by {clients_each} clients"
+        if highest > 1.5 * clients_each:
+            raise Failure("a spike")
+
+    def _start_killer(self, node):
+        """A pod that sees the processes of a node, and may kill them."""
+        spec = {"nodeName": node, "hostPID": True, "container": {"securityContext": {"privileged": True}}}
+        self.cluster.start_test_pod(KILLER, "privileged", spec)
+
+    def scale_by_cpu(self):
+        """the autoscaler on CPU scales out under 1,500 clients, which lose nothing"""
+        self.cluster.kubectl("scale deployment/httpserver --replicas=2")
+        self.cluster.ready_pods(2, within_s=60)
+        wait_for("the autoscaler to see the pods' CPU", 120, self._cpu_is_known, every_s=1)
+        clients = self.cluster.clients(self.cluster.service_url(), keep_alive=1500)
+        began = time.monotonic()
+        wait_for("more pods", 180, lambda: len([pod for pod in self.cluster.pods() if pod.ready]) > 2, every_s=1)
+        yield f"{len(self.cluster.pods())} pods after {time.monotonic() - began:.0f} s"
+        seen = clients.stop()
+        yield str(seen)
+        seen.require_all_answered()
+
+    def _cpu_is_known(self):
+        metrics = self.cluster.get("horizontalpodautoscaler/httpserver")["status"].get("currentMetrics") or []
+        return any(one.get("resource", {}).get("current", {}).get("averageUtilization") is not None for one in metrics)
+
+    def delete(self):
+        """`kubectl delete -f yaml/` leaves nothing in the namespace"""
+        self.cluster.kubectl(readme(DELETE))
+        kinds = set(self.cluster.kubectl("api-resources --namespaced --verbs=list -o name").split())
+        # What happened is no object of anybody's; metrics are none at all.
+        kinds -= {"events", "events.events.k8s.io", "pods.metrics.k8s.io"}
+        # Every namespace has these.
+        given = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+
+        def left():
+            return set(self.cluster.kubectl(f"get {','.join(sorted(kinds))} -o name --ignore-not-found").split()) - given
+
+        began = time.monotonic()
+        wait_for("the namespace to be empty", 60, lambda: not left())
+        yield f"empty after {time.monotonic() - began:.1f} s"
+
+
+KILLER = "httpserver-test-killer"
