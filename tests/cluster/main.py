@@ -91,7 +91,10 @@ def run_steps(chosen, folder, logs):
     passed = 0
     cluster = None
     try:
-        cluster = GivenCluster(chosen.kubeconfig, chosen.load_image, folder) if chosen.kubeconfig else MadeCluster(folder, logs)
+        if chosen.kubeconfig:
+            cluster = GivenCluster(chosen.kubeconfig, chosen.load_image, folder)
+        else:
+            cluster = MadeCluster(folder, logs)
         load_images(cluster, chosen, folder)
         cluster.prepare()
         print(f"cluster and images are there after {time.monotonic() - began:.1f} s", flush=True)
@@ -105,7 +108,7 @@ def run_steps(chosen, folder, logs):
             print(f"passed in {now - step_began:.1f} s (after {now - began:.0f} s)", flush=True)
         failed = 0
     except (Failure, subprocess.CalledProcessError, KeyboardInterrupt) as failure:
-        print(f"failed: {failure or 'interrupted'}", flush=True)
+        print(f"failed: {str(failure) or 'interrupted'}", flush=True)
         failed = 1
         if cluster:
             describe(cluster, logs)
