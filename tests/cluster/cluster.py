@@ -136,6 +136,9 @@ class GivenCluster(Cluster):
         """The node that must not be drained, since the clients run on it."""
         return self.get(f"-n {CLIENTS_NAMESPACE} pod/test")["spec"]["nodeName"]
 
+    def provide_metrics(self):
+        """Nothing: who asks for the autoscaler has metrics-server."""
+
     def clean_up(self):
         """Deletes what the test has created, and waits until it is gone."""
         for wait in ("--wait=false", "--timeout=120s"):

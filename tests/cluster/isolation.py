@@ -39,7 +39,8 @@ def name():
 
 def require():
     """Fails in one line if this machine cannot make the namespaces."""
-    if os.geteuid() != 0:
+    # Root of a user namespace may make namespaces, but kubelets do not come up in them.
+    if os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         raise Failure("making a cluster needs root; name one with --kubeconfig instead")
     result = subprocess.run([*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True)
     if result.returncode != 0:

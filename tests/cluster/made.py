@@ -32,6 +32,11 @@ class MadeCluster(Cluster):
         conditions = [one for node in self.get("nodes")["items"] for one in node["status"]["conditions"]]
         return sum(one["type"] == "Ready" and one["status"] == "True" for one in conditions) == NODES
 
+    def provide_metrics(self):
+        """Installs metrics-server."""
+        self.kubectl(f"apply -f {ADDONS}/metrics-server.yaml")
+        self.kubectl("rollout status -n kube-system deployment/metrics-server --timeout=60s")
+
     def clients_command(self):
         return self.nodes[0].host.command("clients")
 

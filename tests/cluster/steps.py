@@ -109,6 +109,9 @@ class Steps:
         """the autoscaler raises the one pod to its minimum of two"""
         self.cluster.ready_pods(2, within_s=60)
         yield f"{time.monotonic() - self.applied:.1f} s after the manifests were applied, at most"
+        # The steps scale by hand. An autoscaler that sees the pods' CPU would take back what they add.
+        no_fewer = '{"spec": {"behavior": {"scaleDown": {"selectPolicy": "Disabled"}}}}'
+        self.cluster.kubectl(["patch", "horizontalpodautoscaler/httpserver", "--patch", no_fewer])
 
     def deploy_prometheus(self):
         """Prometheus as the README says: it discovers each pod by its annotations"""
@@ -289,6 +292,7 @@ class Steps:
 
     def scale_by_cpu(self):
         """the autoscaler on CPU scales out under 1,500 clients, which lose nothing"""
+        self.cluster.provide_metrics()
         self.cluster.kubectl("scale deployment/httpserver --replicas=2")
         self.cluster.ready_pods(2, within_s=60)
         wait_for("the autoscaler to see the pods' CPU", 120, self._cpu_is_known, every_s=1)
