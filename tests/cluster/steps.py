@@ -164,8 +164,9 @@ class Steps:
         return self.cluster.get(f"pods -n {SERVER_NAMESPACE} -l app.kubernetes.io/component=server")["items"]
 
     def _node_to_drain(self):
-        nodes = {pod.node for pod in self.cluster.pods()} - {self.cluster.clients_node()}
-        return min(nodes) if nodes and self.may_drain else None
+        """The node with the most pods of the server, unless the clients' pod is there."""
+        nodes = [pod.node for pod in self.cluster.pods() if pod.node != self.cluster.clients_node()]
+        return max(nodes, key=nodes.count) if nodes and self.may_drain else None
 
     def _so_far(self, clients, what):
         seen = clients.window()
