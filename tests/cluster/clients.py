@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+
 from waiting import Failure
 
 

@@ -25,8 +25,8 @@ class Cluster:
         self.kubeconfig = folder / "kubeconfig"
         self.kubeconfig.write_text(Path(kubeconfig).read_text())
         self.kubeconfig.chmod(0o600)
-        # kubectl commands that take away what the test has created, the last first.
-        self.undo = []
+        # What the test has created outside of the server's manifests: what `kubectl delete` takes.
+        self.created = []
 
     def kubectl(self, words, stdin=None):
         """Runs `kubectl WORDS`; returns what it printed."""
@@ -59,7 +59,7 @@ class Cluster:
         labels = {f"pod-security.kubernetes.io/{mode}": security for mode in ("enforce", "warn")}
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
         self.kubectl("create -f -", json.dumps(namespace))
-        self.undo.append(f"delete namespace {name} --wait=false")
+        self.created.append(f"namespace/{name}")
         # Pods are refused until there is an account for them.
         wait_for("the namespace's service account", 30, lambda: self.exists(f"-n {name} serviceaccount/default"))
 
@@ -126,22 +126,27 @@ class GivenCluster(Cluster):
         subprocess.run([*shlex.split(self.load_image), str(archive)], check=True, stdin=subprocess.DEVNULL, stdout=2)
 
     def prepare(self):
-        self.start_test_pod(CLIENTS_NAMESPACE, "restricted", {"securityContext": RESTRICTED_POD, "container": RESTRICTED})
+        spec = {"securityContext": RESTRICTED_POD, "container": {"securityContext": RESTRICTED_CONTAINER}}
+        self.start_test_pod(CLIENTS_NAMESPACE, "restricted", spec)
 
     def clients_command(self):
-        return ["kubectl", f"--kubeconfig={self.kubeconfig}", "-n", CLIENTS_NAMESPACE, "exec", "-i", "test", "--", "/clients"]
+        return f"kubectl --kubeconfig={self.kubeconfig} -n {CLIENTS_NAMESPACE} exec -i test -- /clients".split()
 
     def clients_node(self):
         """The node that must not be drained, since the clients run on it."""
         return self.get(f"-n {CLIENTS_NAMESPACE} pod/test")["spec"]["nodeName"]
 
+    def provide_metrics(self):
+        """Nothing: who asks for the autoscaler has metrics-server."""
+
     def clean_up(self):
-        """Takes away what the test has created."""
-        for words in reversed(self.undo):
-            try:
-                self.kubectl(words)
-            except Failure as failure:
-                print(f"left in the cluster: {failure}", file=sys.stderr)
+        """Deletes what the test has created, and waits until it is gone."""
+        for wait in ("--wait=false", "--timeout=120s"):
+            for words in reversed(self.created):
+                try:
+                    self.kubectl(f"delete {words} --ignore-not-found {wait}")
+                except Failure as failure:
+                    print(f"left in the cluster: {failure}", file=sys.stderr)
 
 
 RESTRICTED_POD = {
@@ -149,7 +154,7 @@ RESTRICTED_POD = {
     "runAsUser": 65532,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-RESTRICTED = {"securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}}
+RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 class Pod:

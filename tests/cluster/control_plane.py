@@ -49,7 +49,7 @@ def start_control_plane(keys, folder):
             f"--kubelet-client-certificate={keys.path('admin.crt')}",
             f"--kubelet-client-key={keys.path('admin.key')}",
             "--kubelet-preferred-address-types=InternalIP",
-            f"--service-account-issuer=https://kubernetes.default.svc",
+            "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={keys.path('accounts.pub')}",
             f"--service-account-signing-key-file={keys.path('accounts.key')}",
             # What metrics-server takes: requests that the API server hands on, to its pods' own addresses.

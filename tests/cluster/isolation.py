@@ -2,10 +2,12 @@
 
 The made cluster runs in new PID, mount and network namespaces. When the first process in them ends, however that comes about,
 the kernel kills every other one (containers and their shims, too), and with the last process go all mounts, interfaces and
-packet filters. Only two things outlast that, and are put right here: control groups, and the kernel parameters that a
-kubelet sets.
+packet filters. Only two things outlast that, and are put right by the process outside: control groups, and the kernel
+parameters that a kubelet sets. If that process is killed by SIGKILL, everything else still ends, and the next run removes the
+control groups.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -24,7 +26,8 @@ KERNEL_PARAMETERS = [
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 ]
-UNSHARE = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+# Killed with this program, and killing what is inside.
+UNSHARE = "setpriv --pdeathsig=KILL unshare --mount --net --pid --fork --kill-child --mount-proc".split()
 # Set inside: the name that the test's control groups begin with.
 NAME_VARIABLE = "HTTPSERVER_CLUSTER_TEST"
 
@@ -36,7 +39,8 @@ def name():
 
 def require():
     """Fails in one line if this machine cannot make the namespaces."""
-    if os.geteuid() != 0:
+    # Root of a user namespace may make namespaces, but kubelets do not come up in them.
+    if os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         raise Failure("making a cluster needs root; name one with --kubeconfig instead")
     result = subprocess.run([*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True)
     if result.returncode != 0:
@@ -47,10 +51,16 @@ def require():
 
 def run_inside(arguments):
     """Runs this program in the namespaces; returns its exit status once nothing of it is left."""
-    parameters = {path: path.read_text() for path in (Path("/proc/sys") / one for one in KERNEL_PARAMETERS) if path.exists()}
+    parameters = {
+        path: path.read_text() for path in map(Path("/proc/sys").joinpath, KERNEL_PARAMETERS) if path.exists()
+    }
+    for left in cgroups("httpserver-cluster-"):
+        if not Path("/proc", left.name.split("-")[2]).exists():
+            remove_cgroups(left.name)
     groups = f"httpserver-cluster-{os.getpid()}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    child = subprocess.Popen([*UNSHARE, sys.executable, *arguments], env={**os.environ, NAME_VARIABLE: groups})
+    command = [*UNSHARE, sys.executable, *arguments]
+    child = subprocess.Popen(command, env={**os.environ, NAME_VARIABLE: groups})
     try:
         return child.wait()
     finally:
@@ -58,7 +68,6 @@ def run_inside(arguments):
         try:
             child.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            # With --kill-child the first process inside goes too, and so do all.
             child.kill()
             child.wait()
         for path, value in parameters.items():
@@ -66,25 +75,23 @@ def run_inside(arguments):
         remove_cgroups(groups)
 
 
-def remove_cgroups(groups):
-    """Removes the empty control groups whose names begin so. They are empty once their processes are reaped."""
+def cgroups(prefix):
+    """The control groups whose names begin so: at the top (version 2), or in each hierarchy (version 1)."""
+    found = [*CGROUPS.glob(f"{prefix}*"), *CGROUPS.glob(f"*/{prefix}*")]
+    return [group for group in found if group.is_dir() and not group.parent.is_symlink()]
+
+
+def remove_cgroups(prefix):
+    """Removes control groups with all below them. They are empty once their processes are reaped."""
     for _ in range(50):
-        left = [
-            folder
-            for pattern in (f"{groups}*", f"*/{groups}*")
-            for top in CGROUPS.glob(pattern)
-            if top.is_dir() and not top.parent.is_symlink()
-            for folder, _, _ in os.walk(top, topdown=False)
-        ]
+        left = [folder for top in cgroups(prefix) for folder, _, _ in os.walk(top, topdown=False)]
         if not left:
             return
         for folder in left:
-            try:
+            with contextlib.suppress(OSError):
                 os.rmdir(folder)
-            except OSError:
-                pass
         time.sleep(0.1)
-    print(f"control groups {groups}* are left below {CGROUPS}", file=sys.stderr)
+    print(f"control groups {prefix}* are left below {CGROUPS}", file=sys.stderr)
 
 
 def furnish():

@@ -12,10 +12,10 @@ class Keys:
         self.folder = folder
         self.server = server
         folder.mkdir()
-        self._openssl(*NEW_KEY, "-x509", "-keyout", "ca.key", "-out", "ca.crt", "-days", "30", "-subj", "/CN=cluster-test")
+        self._openssl(*NEW_KEY, *"-x509 -keyout ca.key -out ca.crt -days 30 -subj /CN=cluster-test".split())
         # Service accounts' tokens are signed by a key of their own.
-        self._openssl("ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", "accounts.key")
-        self._openssl("ec", "-in", "accounts.key", "-pubout", "-out", "accounts.pub")
+        self._openssl(*"ecparam -name prime256v1 -genkey -noout -out accounts.key".split())
+        self._openssl(*"ec -in accounts.key -pubout -out accounts.pub".split())
 
     def path(self, file):
         return str(self.folder / file)
@@ -25,10 +25,8 @@ class Keys:
         self._openssl(*NEW_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)
         extensions = f"subjectAltName={alternative_names}\nextendedKeyUsage=serverAuth,clientAuth\n"
         (self.folder / f"{name}.ext").write_text(extensions)
-        self._openssl(
-            "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", "-days", "30",
-            "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext",
-        )  # fmt: skip
+        sign = f"x509 -req -in {name}.csr -out {name}.crt -extfile {name}.ext -days 30 -CA ca.crt -CAkey ca.key -CAcreateserial"
+        self._openssl(*sign.split())
 
     def kubeconfig(self, name, subject, alternative_names="DNS:unused"):
         """Issues a certificate; returns the path of a kubeconfig with it. (JSON is YAML.)"""
@@ -60,4 +58,4 @@ class Keys:
         subprocess.run(["openssl", *words], check=True, cwd=self.folder, capture_output=True)
 
 
-NEW_KEY = ["req", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+NEW_KEY = "req -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1".split()

@@ -32,11 +32,17 @@ class MadeCluster(Cluster):
         conditions = [one for node in self.get("nodes")["items"] for one in node["status"]["conditions"]]
         return sum(one["type"] == "Ready" and one["status"] == "True" for one in conditions) == NODES
 
+    def provide_metrics(self):
+        """Installs metrics-server."""
+        self.kubectl(f"apply -f {ADDONS}/metrics-server.yaml")
+        self.kubectl("rollout status -n kube-system deployment/metrics-server --timeout=60s")
+
     def clients_command(self):
         return self.nodes[0].host.command("clients")
 
     def clients_node(self):
-        return self.nodes[0].host.name
+        """None: they are no pod, and draining the node whose network they use does not touch them."""
+        return None
 
     def clean_up(self):
         """Nothing: all of it ends with the namespaces."""

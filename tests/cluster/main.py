@@ -41,17 +41,23 @@ def flags():
         "--with-autoscaler", action="store_true", help="scale by CPU, too; a cluster that is named has metrics-server"
     )
     chosen = parser.parse_args()
+    wrong = None
     if bool(chosen.kubeconfig) != bool(chosen.load_image):
-        parser.error("--kubeconfig and --load-image go together")
-    if chosen.disposable and not chosen.kubeconfig:
-        parser.error("--disposable is for a cluster that --kubeconfig names")
+        wrong = "--kubeconfig and --load-image go together"
+    elif chosen.disposable and not chosen.kubeconfig:
+        wrong = "--disposable is for a cluster that --kubeconfig names"
+    elif chosen.kubeconfig and not os.access(chosen.kubeconfig, os.R_OK):
+        wrong = f"--kubeconfig {chosen.kubeconfig}: not a file that can be read"
+    if wrong:
+        parser.exit(2, f"tests/cluster/run: {wrong}\n")
     return chosen
 
 
 def prepare(chosen):
     """Everything that needs the network or the machine's own namespaces."""
     if chosen.kubeconfig:
-        tools.install(tools.FOR_A_GIVEN_CLUSTER)
+        if not shutil.which("kubectl"):
+            raise Failure("missing: kubectl, of a version that suits the cluster")
         tools.build("test-programs", "httpserver")
     else:
         isolation.require()
@@ -91,7 +97,10 @@ def run_steps(chosen, folder, logs):
     passed = 0
     cluster = None
     try:
-        cluster = GivenCluster(chosen.kubeconfig, chosen.load_image, folder) if chosen.kubeconfig else MadeCluster(folder, logs)
+        if chosen.kubeconfig:
+            cluster = GivenCluster(chosen.kubeconfig, chosen.load_image, folder)
+        else:
+            cluster = MadeCluster(folder, logs)
         load_images(cluster, chosen, folder)
         cluster.prepare()
         print(f"cluster and images are there after {time.monotonic() - began:.1f} s", flush=True)
@@ -105,10 +114,11 @@ def run_steps(chosen, folder, logs):
             print(f"passed in {now - step_began:.1f} s (after {now - began:.0f} s)", flush=True)
         failed = 0
     except (Failure, subprocess.CalledProcessError, KeyboardInterrupt) as failure:
-        print(f"failed: {failure or 'interrupted'}", flush=True)
+        print(f"failed: {str(failure) or 'interrupted'}", flush=True)
         failed = 1
         if cluster:
             describe(cluster, logs)
+        print(f"logs are in {logs}")
     finally:
         if cluster:
             cluster.clean_up()
@@ -123,7 +133,6 @@ def describe(cluster, logs):
             (logs / f"kubectl-{words.split()[1]}").write_text(cluster.kubectl(words))
         except (Failure, KeyboardInterrupt) as failure:
             print(failure)
-    print(f"logs are in {logs}")
 
 
 def main():

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-from pathlib import Path
 
 import isolation
 from cluster import TEST_IMAGE

@@ -1,6 +1,7 @@
 """The Prometheus of yaml/monitoring/prometheus/, asked through the API server; and the dashboard's queries."""
 
 import json
+import math
 import re
 from urllib.parse import quote, urlencode
 
@@ -79,4 +80,4 @@ class Dashboard:
             for target in panel.get("targets", []):
                 query = self._filled_in(target["expr"])
                 values = [value for _, value in self.prometheus.query(query)]
-                yield panel["title"], query, sum(value == value for value in values)
+                yield panel["title"], query, sum(not math.isnan(value) for value in values)

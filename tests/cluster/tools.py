@@ -24,7 +24,6 @@ FOR_A_MADE_CLUSTER = {
     "openssl": "openssl",
     "curl": "curl",
 }
-FOR_A_GIVEN_CLUSTER = {"unshare": "util-linux", "ip": "iproute2"}
 
 
 def install(programs):
