@@ -127,10 +127,10 @@ fn garbage_is_refused_and_leaves_nothing_behind() {
         let pieces = pieces();
         for (name, bytes, wanted) in &pieces {
             let mut crowd = Crowd::connect(server.address, 1);
-            crowd.say(bytes);
+            crowd.send(bytes);
             // What may be met by silence is not waited for.
             let within = if wanted[0] == 0 { Duration::from_millis(10) } else { Duration::from_secs(3) };
-            crowd.until(within, true, |member| member.ended || !member.received.is_empty());
+            crowd.until(within, true, |member| member.closed || !member.received.is_empty());
             let status = crowd.members[0].statuses().first().copied().unwrap_or(0);
             assert!(
                 wanted.contains(&status),
@@ -157,11 +157,11 @@ fn what_tiny_http_never_lets_go_of_is_small_and_harms_nobody() {
     );
     // The thread of each of these waits for itself, which no shutdown of its socket ends.
     let mut prefaces = Crowd::connect(server.address, 500);
-    prefaces.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    prefaces.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     // Nor can anybody let go of a body that there are no addresses for.
     let mut bodies = Crowd::connect(server.address, 500);
-    bodies.say(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n");
-    assert!(bodies.until(Duration::from_secs(20), true, |member| member.ended));
+    bodies.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n");
+    assert!(bodies.until(Duration::from_secs(20), true, |member| member.closed));
     assert!(bodies.members.iter().all(|member| member.statuses() == [413]));
     prefaces.spend(Duration::from_secs(1), true);
     let probes: Vec<Duration> = (0..100)

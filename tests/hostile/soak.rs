@@ -67,7 +67,7 @@ fn a_mix_of_all_faults_for_three_minutes_loses_nothing_and_leaves_nothing() {
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let mut crowd = Crowd::connect(address, count);
-                    crowd.say(&if said.starts_with(b"GET /ui") {
+                    crowd.send(&if said.starts_with(b"GET /ui") {
                         said.repeat(100)
                     } else {
                         said.to_vec()
