@@ -124,8 +124,8 @@ fn a_deadly_request_behind_a_refused_one_does_no_harm() {
         for last in [deadly, slow] {
             let firsts = [
                 format!("{slow}{}", "x".repeat(2_000)),
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
-                "GET /?delay=500ms HTTP/1.1\r\n\r\n".repeat(200),
+                "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+                "GET /?delay=500ms HTTP/1.1\r\nHost: test\r\n\r\n".repeat(200),
             ];
             for first in firsts {
                 let mut crowd = Crowd::connect(server.address, 1);

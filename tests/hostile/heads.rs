@@ -28,7 +28,7 @@ fn a_header_without_an_end_is_cut_before_it_fills_the_memory() {
                         let mut stream = TcpStream::connect(server.address).expect("the server accepts");
                         // Who is cut off sees its window closed for good, or a reset.
                         stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
-                        let mut open = stream.write_all(b"GET / HTTP/1.1\r\nX-Endless: ").is_ok();
+                        let mut open = stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nX-Endless: ").is_ok();
                         while open && begun.elapsed() < Duration::from_secs(10) {
                             open = stream.write_all(&piece).is_ok();
                             sent.fetch_add(piece.len(), Ordering::Relaxed);

@@ -17,7 +17,7 @@ fn silent_and_dribbling_connections_are_closed_within_30_seconds() {
         let start = Instant::now();
         let mut silent = Crowd::connect(server.address, 2_000);
         let mut dribbling = Crowd::connect(server.address, 500);
-        dribbling.send(b"GET / HTTP/1.1\r\nX-Dribble: ");
+        dribbling.send(b"GET / HTTP/1.1\r\nHost: test\r\nX-Dribble: ");
         while start.elapsed() < Duration::from_secs(30) {
             dribbling.send(b"x");
             dribbling.spend(Duration::from_millis(500), true);
