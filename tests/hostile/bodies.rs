@@ -46,10 +46,10 @@ fn every_kind_of_body_is_refused_and_its_connection_closed() {
     .survived(|server| {
         for (name, body) in BODIES {
             let mut crowd = Crowd::connect(server.address, 1);
-            crowd.say(b"POST / HTTP/1.1\r\nHost: test\r\n");
-            crowd.say(body);
+            crowd.send(b"POST / HTTP/1.1\r\nHost: test\r\n");
+            crowd.send(body);
             assert!(
-                crowd.until(Duration::from_secs(3), true, |member| member.ended),
+                crowd.until(Duration::from_secs(3), true, |member| member.closed),
                 "{name}: the connection is still open"
             );
             let statuses = crowd.members[0].statuses();
@@ -69,8 +69,8 @@ fn a_body_that_never_comes_holds_nothing() {
     }
     .survived(|server| {
         let mut crowd = Crowd::connect(server.address, 200);
-        crowd.say(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
-        assert!(crowd.until(Duration::from_secs(5), true, |member| member.ended));
+        crowd.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
+        assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed));
         assert!(crowd.members.iter().all(|member| member.statuses() == [413]));
         "413 for all, then the end".to_owned()
     });
@@ -96,10 +96,10 @@ fn what_a_refused_body_hides_is_never_taken_for_a_request() {
         bodies.push([b"Content-Length: 2000\r\n\r\n".to_vec(), vec![b'x'; 2_000]].concat());
         for body in bodies {
             let mut crowd = Crowd::connect(server.address, 1);
-            crowd.say(b"POST / HTTP/1.1\r\nHost: test\r\n");
-            crowd.say(&body);
-            crowd.say(hidden.as_bytes());
-            assert!(crowd.until(Duration::from_secs(3), true, |member| member.ended));
+            crowd.send(b"POST / HTTP/1.1\r\nHost: test\r\n");
+            crowd.send(&body);
+            crowd.send(hidden.as_bytes());
+            assert!(crowd.until(Duration::from_secs(3), true, |member| member.closed));
             let statuses = crowd.members[0].statuses();
             assert!(statuses.len() <= 1, "{statuses:?}");
         }
@@ -124,14 +124,14 @@ fn a_deadly_request_behind_a_refused_one_does_no_harm() {
         for last in [deadly, slow] {
             let firsts = [
                 format!("{slow}{}", "x".repeat(2_000)),
-                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
-                "GET /?delay=500ms HTTP/1.1\r\n\r\n".repeat(200),
+                "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
+                "GET /?delay=500ms HTTP/1.1\r\nHost: test\r\n\r\n".repeat(200),
             ];
             for first in firsts {
                 let mut crowd = Crowd::connect(server.address, 1);
-                crowd.say(format!("{first}{last}").as_bytes());
+                crowd.send(format!("{first}{last}").as_bytes());
                 assert!(
-                    crowd.until(Duration::from_secs(70), true, |member| member.ended),
+                    crowd.until(Duration::from_secs(70), true, |member| member.closed),
                     "the connection is still open"
                 );
                 let statuses = crowd.members[0].statuses();

@@ -15,7 +15,7 @@ fn all_are_answered(name: &'static str, did: &'static str, count: usize) {
     .survived(|server| {
         let mut crowd = Crowd::connect(server.address, count);
         for round in 1..=2 {
-            crowd.say(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+            crowd.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
             // The delay is at most 2 s.
             let all = crowd.until(Duration::from_secs(8), true, |member| member.has(round));
             let answered = crowd.count(|member| member.has(round));

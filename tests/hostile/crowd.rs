@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 pub struct Member {
     stream: TcpStream,
     unsent: Vec<u8>,
-    /// What the server has sent so far.
+    /// The bytes of all responses so far.
     pub received: Vec<u8>,
-    /// The server has closed it, or reset it.
-    pub ended: bool,
+    /// The server has closed or reset it.
+    pub closed: bool,
 }
 
 pub struct Crowd {
@@ -30,28 +30,28 @@ impl Crowd {
                     stream,
                     unsent: Vec::new(),
                     received: Vec::new(),
-                    ended: false,
+                    closed: false,
                 }
             })
             .collect();
         Crowd { members }
     }
 
-    /// Lets each send `bytes`, when [`Crowd::until`] gets round to it.
-    pub fn say(&mut self, bytes: &[u8]) {
+    /// Queues `bytes` for each member. [`Crowd::until`] sends them.
+    pub fn send(&mut self, bytes: &[u8]) {
         for member in &mut self.members {
             member.unsent.extend_from_slice(bytes);
         }
     }
 
-    /// Sends what is to be sent and, if they read, receives, until all members are as wanted; at most for `within`. Tells whether
+    /// Sends what is queued and, if `reading`, receives, until all members are as wanted, for at most `within`. Returns whether
     /// they are.
     pub fn until(&mut self, within: Duration, reading: bool, wanted: impl Fn(&Member) -> bool) -> bool {
         let deadline = Instant::now() + within;
         loop {
             let mut moved = false;
             for member in &mut self.members {
-                moved |= member.send() | (reading && member.receive());
+                moved |= member.send_some() | (reading && member.receive_some(16 * 1024));
             }
             if self.members.iter().all(&wanted) {
                 return true;
@@ -70,15 +70,24 @@ impl Crowd {
         self.until(lasts, reading, |_| false);
     }
 
-    /// The members that are as wanted.
+    /// Sends what is queued, and reads at most `max` bytes of each member's responses.
+    pub fn drip(&mut self, max: usize) {
+        for member in &mut self.members {
+            member.send_some();
+            member.receive_some(max);
+        }
+    }
+
+    /// Returns how many members are as wanted.
     pub fn count(&self, wanted: impl Fn(&Member) -> bool) -> usize {
         self.members.iter().filter(|member| wanted(member)).count()
     }
 }
 
 impl Member {
-    fn send(&mut self) -> bool {
-        if self.unsent.is_empty() || self.ended {
+    /// Returns whether anything happened.
+    fn send_some(&mut self) -> bool {
+        if self.unsent.is_empty() || self.closed {
             return false;
         }
         match self.stream.write(&self.unsent) {
@@ -88,18 +97,19 @@ impl Member {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
             Err(_) => {
-                self.ended = true;
+                self.closed = true;
                 true
             }
         }
     }
 
-    fn receive(&mut self) -> bool {
+    /// Reads once, at most `max` bytes. Returns whether anything happened.
+    fn receive_some(&mut self, max: usize) -> bool {
         let mut chunk = [0; 16 * 1024];
-        match self.stream.read(&mut chunk) {
-            Ok(0) if self.ended => false,
+        match self.stream.read(&mut chunk[..max]) {
+            Ok(0) if self.closed => false,
             Ok(0) => {
-                self.ended = true;
+                self.closed = true;
                 true
             }
             Ok(len) => {
@@ -107,15 +117,15 @@ impl Member {
                 true
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            Err(_) if self.ended => false,
+            Err(_) if self.closed => false,
             Err(_) => {
-                self.ended = true;
+                self.closed = true;
                 true
             }
         }
     }
 
-    /// The statuses of the responses received so far, in their order. An incomplete response counts from its status line on.
+    /// Returns the statuses of the responses received so far, in their order. An incomplete response counts from its status line on.
     pub fn statuses(&self) -> Vec<u16> {
         let mut statuses = Vec::new();
         let mut rest = &self.received[..];
@@ -139,7 +149,7 @@ impl Member {
         statuses
     }
 
-    /// Whether `count` whole responses have come.
+    /// Returns whether `count` responses have come.
     pub fn has(&self, count: usize) -> bool {
         self.statuses().len() >= count
     }

@@ -49,14 +49,14 @@ fn clients_are_served_past_the_limit_on_descriptors_and_fresh_ones_soon_after_th
         assert_eq!(server.metric("process_max_fds"), Some(f64::from(limit)));
         let crowd_at_once = || {
             let mut crowd = Crowd::connect(server.address, 500);
-            crowd.say(request);
+            crowd.send(request);
             crowd
         };
         // There is room for some 120 connections at a time.
         let begun = Instant::now();
         let mut crowd = crowd_at_once();
         assert!(
-            crowd.until(SERVED_WITHIN, true, |member| member.has(1) || member.ended),
+            crowd.until(SERVED_WITHIN, true, |member| member.has(1) || member.closed),
             "{} of 500 were served",
             crowd.count(|member| member.has(1))
         );

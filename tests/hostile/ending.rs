@@ -29,7 +29,7 @@ fn ends(fault: &str, begin: impl FnOnce(&Server) -> Crowd) -> Duration {
 
 fn crowd(server: &Server, count: usize, said: &[u8]) -> Crowd {
     let mut crowd = Crowd::connect(server.address, count);
-    crowd.say(said);
+    crowd.send(said);
     crowd.spend(Duration::from_millis(300), false);
     crowd
 }

@@ -33,7 +33,7 @@ fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
             b"GET http://elsewhere/healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
             &[200],
         ),
-        ("an asterisk", b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), &[405]),
+        ("an asterisk", b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), &[204]),
         (
             "an authority",
             b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
@@ -46,34 +46,38 @@ fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ),
         (
             "a header that is not ASCII",
-            b"GET /healthz HTTP/1.1\r\nX: \xff\xfe\r\n\r\n".to_vec(),
+            b"GET /healthz HTTP/1.1\r\nHost: test\r\nX: \xff\xfe\r\n\r\n".to_vec(),
             &[0, 400],
         ),
         (
             "a header without a colon",
-            b"GET /healthz HTTP/1.1\r\nnonsense\r\n\r\n".to_vec(),
+            b"GET /healthz HTTP/1.1\r\nHost: test\r\nnonsense\r\n\r\n".to_vec(),
             &[400],
         ),
         (
             "a space before the colon",
-            b"GET / HTTP/1.1\r\nContent-Length : 5\r\n\r\n".to_vec(),
+            b"GET / HTTP/1.1\r\nHost: test\r\nContent-Length : 5\r\n\r\n".to_vec(),
             &[400],
         ),
         (
             "an unknown expectation",
-            b"GET / HTTP/1.1\r\nExpect: miracles\r\n\r\n".to_vec(),
+            b"GET / HTTP/1.1\r\nHost: test\r\nExpect: miracles\r\n\r\n".to_vec(),
             &[417],
         ),
-        ("an unknown method", b"BREW /healthz HTTP/1.1\r\n\r\n".to_vec(), &[405]),
+        (
+            "an unknown method",
+            b"BREW /healthz HTTP/1.1\r\nHost: test\r\n\r\n".to_vec(),
+            &[405],
+        ),
         (
             "a target of 8 KiB",
-            format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(8_192)).into_bytes(),
+            format!("GET /{} HTTP/1.1\r\nHost: test\r\n\r\n", "x".repeat(8_192)).into_bytes(),
             &[404],
         ),
         (
             "an Accept header of 8 KiB",
             format!(
-                "GET /metrics HTTP/1.1\r\nAccept: {}\r\n\r\n",
+                "GET /metrics HTTP/1.1\r\nHost: test\r\nAccept: {}\r\n\r\n",
                 "text/plain;q=0.1,".repeat(482)
             )
             .into_bytes(),
@@ -81,7 +85,11 @@ fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         ),
         (
             "1,000 headers",
-            format!("GET /healthz HTTP/1.1\r\n{}\r\n", "X-Y: z\r\n".repeat(1_000)).into_bytes(),
+            format!(
+                "GET /healthz HTTP/1.1\r\nHost: test\r\n{}\r\n",
+                "X-Y: z\r\n".repeat(1_000)
+            )
+            .into_bytes(),
             &[200],
         ),
     ]);
@@ -102,7 +110,7 @@ fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
         "status=",
         "unknown=1",
         "%00",
-        "delay=%31s",
+        "delay=%3",
         "=",
         "\x7f",
     ] {
@@ -127,10 +135,10 @@ fn garbage_is_refused_and_leaves_nothing_behind() {
         let pieces = pieces();
         for (name, bytes, wanted) in &pieces {
             let mut crowd = Crowd::connect(server.address, 1);
-            crowd.say(bytes);
+            crowd.send(bytes);
             // What may be met by silence is not waited for.
             let within = if wanted[0] == 0 { Duration::from_millis(10) } else { Duration::from_secs(3) };
-            crowd.until(within, true, |member| member.ended || !member.received.is_empty());
+            crowd.until(within, true, |member| member.closed || !member.received.is_empty());
             let status = crowd.members[0].statuses().first().copied().unwrap_or(0);
             assert!(
                 wanted.contains(&status),
@@ -157,11 +165,11 @@ fn what_tiny_http_never_lets_go_of_is_small_and_harms_nobody() {
     );
     // The thread of each of these waits for itself, which no shutdown of its socket ends.
     let mut prefaces = Crowd::connect(server.address, 500);
-    prefaces.say(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    prefaces.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     // Nor can anybody let go of a body that there are no addresses for.
     let mut bodies = Crowd::connect(server.address, 500);
-    bodies.say(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n");
-    assert!(bodies.until(Duration::from_secs(20), true, |member| member.ended));
+    bodies.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n");
+    assert!(bodies.until(Duration::from_secs(20), true, |member| member.closed));
     assert!(bodies.members.iter().all(|member| member.statuses() == [413]));
     prefaces.spend(Duration::from_secs(1), true);
     let probes: Vec<Duration> = (0..100)

@@ -16,7 +16,7 @@ fn requests_past_the_limit_are_refused_at_once_and_counted() {
     .survived(|server| {
         let start = Instant::now();
         let mut crowd = Crowd::connect(server.address, 1_000);
-        crowd.say(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        crowd.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
         // Before the first of those that were taken is due.
         while crowd.count(|member| member.has(1)) < 700 {
             assert!(start.elapsed() < Duration::from_millis(950), "refused too late");

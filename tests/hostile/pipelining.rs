@@ -20,9 +20,9 @@ fn five_thousand_delayed_requests_down_one_connection_are_capped_and_stay_in_ord
         let statuses = [200, 201, 202, 400, 401, 403, 404];
         let mut crowd = Crowd::connect(server.address, 1);
         for status in statuses.iter().cycle().take(5_000) {
-            crowd.say(format!("GET /?delay=100ms&status={status} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
+            crowd.send(format!("GET /?delay=100ms&status={status} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
         }
-        assert!(crowd.until(Duration::from_secs(20), true, |member| member.ended));
+        assert!(crowd.until(Duration::from_secs(20), true, |member| member.closed));
         let seen = crowd.members[0].statuses();
         let answered = seen.len().min(CONNECTION_IN_FLIGHT_MAX);
         assert!(
@@ -53,10 +53,10 @@ fn scrapes_behind_delayed_requests_wait_without_harm_to_others() {
     }
     .survived(|server| {
         let mut crowd = Crowd::connect(server.address, 100);
-        crowd.say(b"GET /?status=202 HTTP/1.1\r\nHost: test\r\n\r\n");
-        crowd.say(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(300));
+        crowd.send(b"GET /?status=202 HTTP/1.1\r\nHost: test\r\n\r\n");
+        crowd.send(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(300));
         // The last answer ends the connection.
-        assert!(crowd.until(Duration::from_secs(15), true, |member| member.ended));
+        assert!(crowd.until(Duration::from_secs(15), true, |member| member.closed));
         let mut answers = 0;
         for member in &crowd.members {
             let mut statuses = member.statuses();
@@ -84,7 +84,7 @@ fn a_flood_that_begins_anew_is_cut_each_time() {
     .survived(|server| {
         for _ in 0..3 {
             let mut crowd = Crowd::connect(server.address, 100);
-            crowd.say(&b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
+            crowd.send(&b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
             crowd.spend(Duration::from_secs(3), false);
         }
         "cut short".to_owned()

@@ -1,9 +1,9 @@
 //! Clients that do not read their answers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
-use crate::fault::Fault;
+use crate::fault::{Fault, ask};
 
 #[test]
 fn readers_that_never_read_hold_nobody_else_up() {
@@ -15,9 +15,9 @@ fn readers_that_never_read_hold_nobody_else_up() {
     }
     .survived(|server| {
         let mut crowd = Crowd::connect(server.address, 100);
-        crowd.say(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
+        crowd.send(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
         crowd.spend(Duration::from_secs(8), false);
-        assert!(crowd.until(Duration::from_secs(5), true, |member| member.ended));
+        assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed));
         "cut off".to_owned()
     });
 }
@@ -32,11 +32,57 @@ fn readers_that_stall_within_their_allowance_are_cut_off() {
     }
     .survived(|server| {
         let mut crowd = Crowd::connect(server.address, 200);
-        crowd.say(&b"GET /ui HTTP/1.1\r\nHost: test\r\n\r\n".repeat(60));
+        crowd.send(&b"GET /ui HTTP/1.1\r\nHost: test\r\n\r\n".repeat(60));
         crowd.spend(Duration::from_secs(6), false);
-        assert!(crowd.until(Duration::from_secs(5), true, |member| member.ended || member.has(60)));
+        assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed || member.has(60)));
         let cut = crowd.count(|member| !member.has(60));
         assert!(cut > 100, "only {cut} were cut off");
         format!("{cut} cut off")
+    });
+}
+
+/// How long a fresh client waits at worst while [`DRIPPING`] clients read slowly.
+const WORST_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// Clients that each read 2 kB every 20 ms, which is too slow for what they request and too fast to count as stalled.
+const DRIPPING: usize = 200;
+
+#[test]
+fn readers_that_drip_hold_up_nobody_for_longer_than_250_ms() {
+    Fault {
+        name: "readers that drip",
+        did: "200 connections request `/metrics` 100 times each and read 2 kB every 20 ms for 8 s",
+        resident_max_mib: 200,
+        flags: &[],
+    }
+    .survived(|server| {
+        let mut crowd = Crowd::connect(server.address, DRIPPING);
+        crowd.send(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(100));
+        let begun = Instant::now();
+        let mut worst = Duration::ZERO;
+        std::thread::scope(|scope| {
+            let fresh = scope.spawn(|| {
+                let mut worst = Duration::ZERO;
+                while begun.elapsed() < Duration::from_secs(8) {
+                    let start = Instant::now();
+                    assert_eq!(ask(server.address, "/healthz"), Some(200));
+                    worst = worst.max(start.elapsed());
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                worst
+            });
+            while begun.elapsed() < Duration::from_secs(8) {
+                let round = Instant::now();
+                crowd.drip(2_000);
+                std::thread::sleep(Duration::from_millis(20).saturating_sub(round.elapsed()));
+            }
+            worst = fresh.join().expect("fresh clients are answered");
+        });
+        assert!(worst <= WORST_WAIT_MAX, "a fresh client waited for {worst:?}");
+        let closed = crowd.count(|member| member.closed);
+        format!(
+            "{closed} closed; a fresh client waited for {} ms at worst",
+            worst.as_millis()
+        )
     });
 }

@@ -17,19 +17,19 @@ fn silent_and_dribbling_connections_are_closed_within_30_seconds() {
         let start = Instant::now();
         let mut silent = Crowd::connect(server.address, 2_000);
         let mut dribbling = Crowd::connect(server.address, 500);
-        dribbling.say(b"GET / HTTP/1.1\r\nX-Dribble: ");
+        dribbling.send(b"GET / HTTP/1.1\r\nHost: test\r\nX-Dribble: ");
         while start.elapsed() < Duration::from_secs(30) {
-            dribbling.say(b"x");
+            dribbling.send(b"x");
             dribbling.spend(Duration::from_millis(500), true);
             silent.spend(Duration::from_millis(500), true);
             if [&silent, &dribbling]
                 .iter()
-                .all(|crowd| crowd.members.iter().all(|member| member.ended))
+                .all(|crowd| crowd.members.iter().all(|member| member.closed))
             {
                 break;
             }
         }
-        let open = [&silent, &dribbling].map(|crowd| crowd.count(|member| !member.ended));
+        let open = [&silent, &dribbling].map(|crowd| crowd.count(|member| !member.closed));
         assert_eq!(open, [0, 0], "are still open");
         format!("all closed after {:.0} s", start.elapsed().as_secs_f64())
     });

@@ -18,25 +18,25 @@ const CLIENTS: usize = 200;
 /// What each of the others sends, how many at a time, whether they read, and for how long they stay, seconds.
 const FAULTS: [(&[u8], usize, bool, u64); 9] = [
     (b"", 200, false, 5),
-    (b"GET / HTTP/1.1\r\nX-Dribble: ", 100, false, 5),
-    (b"POST / HTTP/1.1\r\nContent-Length: 2000\r\n\r\n", 50, true, 1),
+    (b"GET / HTTP/1.1\r\nHost: test\r\nX-Dribble: ", 100, false, 5),
+    (b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000\r\n\r\n", 50, true, 1),
     (
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /ui HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\nGET /ui HTTP/1.1\r\nHost: test\r\n\r\n",
         50,
         true,
         1,
     ),
     (
-        b"GET / HTTP/1.1\r\n\r\nGET /metrics HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: test\r\n\r\nGET /metrics HTTP/1.1\r\nHost: test\r\n\r\nGET / HTTP/1.1\r\nHost: test\r\n\r\n",
         100,
         true,
         4,
     ),
-    (b"GET /ui HTTP/1.1\r\n\r\n", 20, false, 2),
+    (b"GET /ui HTTP/1.1\r\nHost: test\r\n\r\n", 20, false, 2),
     (b"\x16\x03\x01\x00\xa5\x01\x00\x00\r\n\r\n", 50, true, 1),
-    (b"GET /?delay=NaN HTTP/1.1\r\n\r\n", 50, true, 1),
+    (b"GET /?delay=NaN HTTP/1.1\r\nHost: test\r\n\r\n", 50, true, 1),
     (
-        b"BREW / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 18446744073709551615\r\n\r\n",
+        b"BREW / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 18446744073709551615\r\n\r\n",
         20,
         true,
         1,
@@ -67,7 +67,7 @@ fn a_mix_of_all_faults_for_three_minutes_loses_nothing_and_leaves_nothing() {
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let mut crowd = Crowd::connect(address, count);
-                    crowd.say(&if said.starts_with(b"GET /ui") {
+                    crowd.send(&if said.starts_with(b"GET /ui") {
                         said.repeat(100)
                     } else {
                         said.to_vec()
@@ -79,7 +79,7 @@ fn a_mix_of_all_faults_for_three_minutes_loses_nothing_and_leaves_nothing() {
         scope.spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 for _ in 0..50 {
-                    reset(address, b"GET / HTTP/1.1\r\n\r\n", 0);
+                    reset(address, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n", 0);
                 }
                 std::thread::sleep(Duration::from_millis(500));
             }

@@ -1,19 +1,22 @@
-//! An HTTP client that sees every byte, and loads made of many of it.
+//! An HTTP client that sees every byte, and loads of many such clients.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a client waits for a byte before it calls the request lost.
+/// How long a client waits for a byte before it counts the request as lost.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A keep-alive connection.
+/// A client with one keep-alive connection. It opens a new one for the request after a response that says `Connection: close`.
 pub struct Client {
+    address: SocketAddr,
     stream: BufReader<TcpStream>,
+    /// The last response said `Connection: close`.
+    closing: bool,
 }
 
-/// A response, whole.
+/// A whole response.
 #[derive(Debug, Clone)]
 pub struct Response {
     pub status: u16,
@@ -22,12 +25,21 @@ pub struct Response {
 }
 
 impl Response {
-    /// The header's value; header names are compared without their case.
+    /// Returns the value of the first header of that name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(field, _)| field.eq_ignore_ascii_case(name))
             .map(|(_, value)| value.as_str())
+    }
+
+    /// Returns whether `Connection`, a list over all its lines, has the token (RFC 9110, section 7.6.1).
+    pub fn connection_has(&self, token: &str) -> bool {
+        self.headers
+            .iter()
+            .filter(|(field, _)| field.eq_ignore_ascii_case("Connection"))
+            .flat_map(|(_, value)| value.split(','))
+            .any(|member| member.trim().eq_ignore_ascii_case(token))
     }
 
     pub fn text(&self) -> String {
@@ -42,7 +54,9 @@ impl Client {
         stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
         Client {
+            address,
             stream: BufReader::new(stream),
+            closing: false,
         }
     }
 
@@ -50,6 +64,7 @@ impl Client {
         self.stream.get_ref()
     }
 
+    /// Sends bytes on the connection as it is.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream
             .get_mut()
@@ -57,8 +72,11 @@ impl Client {
             .expect("the server reads");
     }
 
-    /// Sends a request without a body.
+    /// Sends a request without a body, on a new connection if the last response closed this one.
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
+        if self.closing {
+            *self = Client::connect(self.address);
+        }
         let mut head = format!("{method} {target} HTTP/1.1\r\nHost: test\r\n");
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
@@ -68,19 +86,19 @@ impl Client {
 
     pub fn get(&mut self, target: &str) -> Response {
         self.request("GET", target, &[]);
-        self.receive().expect("an answer")
+        self.receive().expect("a response")
     }
 
     pub fn head(&mut self, target: &str) -> Response {
         self.request("HEAD", target, &[]);
-        self.receive_head().expect("an answer")
+        self.receive_head().expect("a response")
     }
 
     /// Reads a response to anything but HEAD.
     ///
     /// # Errors
     ///
-    /// As the connection's: it timed out or ended.
+    /// Returns the error of the connection: it timed out or ended.
     pub fn receive(&mut self) -> std::io::Result<Response> {
         let mut response = self.receive_head()?;
         match response.header("Content-Length").map(|length| length.parse().unwrap()) {
@@ -96,7 +114,7 @@ impl Client {
         Ok(response)
     }
 
-    /// Reads a chunked body, as Prometheus sends its longer answers (RFC 9112, section 7.1).
+    /// Reads a chunked body, as Prometheus sends its longer responses (RFC 9112, section 7.1).
     fn receive_chunks(&mut self) -> std::io::Result<Vec<u8>> {
         let mut body = Vec::new();
         loop {
@@ -117,7 +135,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As the connection's: it timed out or ended.
+    /// Returns the error of the connection: it timed out or ended.
     pub fn receive_head(&mut self) -> std::io::Result<Response> {
         let mut line = || -> std::io::Result<String> {
             let mut line = String::new();
@@ -128,8 +146,8 @@ impl Client {
         };
         let status_line = line()?;
         let status = status_line
-            .strip_prefix("HTTP/1.1 ")
-            .and_then(|rest| rest.get(..3)?.parse().ok())
+            .strip_prefix("HTTP/1.")
+            .and_then(|rest| rest.get(2..5)?.parse().ok())
             .unwrap_or_else(|| panic!("not a status line: {status_line:?}"));
         let mut headers = Vec::new();
         loop {
@@ -140,18 +158,20 @@ impl Client {
             let (name, value) = header.split_once(": ").expect("a header");
             headers.push((name.to_owned(), value.to_owned()));
         }
-        Ok(Response {
+        let response = Response {
             status,
             headers,
             body: Vec::new(),
-        })
+        };
+        self.closing = response.connection_has("close");
+        Ok(response)
     }
 
-    /// Reads what is left until the server closes the connection.
+    /// Reads the rest until the server closes the connection.
     ///
     /// # Errors
     ///
-    /// As the connection's: it timed out or was reset.
+    /// Returns the error of the connection: it timed out or was reset.
     pub fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest)?;
@@ -159,10 +179,10 @@ impl Client {
     }
 }
 
-/// What a load of clients saw.
+/// What the clients of a load have seen.
 #[derive(Debug, Default, Clone)]
 pub struct Seen {
-    /// Of each request that was answered, rising after [`Seen::sort`].
+    /// Of each answered request, rising after [`Seen::sort`].
     pub latencies: Vec<Duration>,
     /// Requests that were not answered.
     pub lost: usize,
@@ -175,24 +195,24 @@ impl Seen {
         self.latencies.sort_unstable();
     }
 
-    /// The quantile of the sorted latencies, seconds.
+    /// Returns a quantile of the sorted latencies, seconds.
     pub fn quantile(&self, q: f64) -> f64 {
         let rank = (q * self.latencies.len() as f64).ceil() as usize;
         self.latencies[rank.clamp(1, self.latencies.len()) - 1].as_secs_f64()
     }
 
-    /// Answers a second.
+    /// Returns the responses per second.
     pub fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.lasted.as_secs_f64()
     }
 }
 
-/// `clients` keep-alive connections that ask for `target` over and over, each until its first answer after `lasts`.
+/// `clients` clients that each request `target` over and over, until their first response after `lasts`.
 pub fn load(address: SocketAddr, target: &str, clients: usize, lasts: Duration) -> Seen {
     load_until(address, target, clients, lasts, &AtomicBool::new(false))
 }
 
-/// The same, ended early by `stop`.
+/// The same, ended early if `stop` is set.
 pub fn load_until(address: SocketAddr, target: &str, clients: usize, lasts: Duration, stop: &AtomicBool) -> Seen {
     let start = Instant::now();
     let mut seen = Seen::default();
@@ -220,10 +240,10 @@ fn one_client(address: SocketAddr, target: &str, start: Instant, lasts: Duration
     let mut seen = Seen::default();
     let mut client = Client::connect(address);
     while start.elapsed() < lasts && !stop.load(Ordering::Relaxed) {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         client.request("GET", target, &[]);
         match client.receive() {
-            Ok(_) => seen.latencies.push(asked.elapsed()),
+            Ok(_) => seen.latencies.push(sent_at.elapsed()),
             Err(_) => {
                 seen.lost += 1;
                 client = Client::connect(address);

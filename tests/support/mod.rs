@@ -9,12 +9,12 @@ pub mod server;
 
 use std::time::{Duration, Instant};
 
-/// Asks until the answer is `Some`, for at most `within`.
-pub fn wait_for<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+/// Calls `poll` until it returns `Some`, for at most `within`, and returns what is in it.
+pub fn wait_for<T>(what: &str, within: Duration, mut poll: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + within;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(found) = poll() {
+            return found;
         }
         assert!(Instant::now() < deadline, "waited {within:?} for {what}");
         std::thread::sleep(Duration::from_millis(5));

@@ -120,25 +120,25 @@ impl Prometheus {
         Prometheus::start(&scrape_config(targets), &[])
     }
 
-    /// Its data folder, with its log in `log`.
+    /// Returns its data folder. Its log is in `log`.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// An instant query; the value of `data.result`.
+    /// Runs an instant query and returns `data.result`.
     pub fn query(&self, promql: &str) -> Vec<Value> {
         let answer = self.api(&format!("/api/v1/query?query={}", percent_encoded(promql)));
         answer["data"]["result"].as_array().cloned().unwrap_or_default()
     }
 
-    /// The number that an instant query answers with one series.
+    /// Returns the value of an instant query whose result is one series.
     pub fn value(&self, promql: &str) -> Option<f64> {
         let result = self.query(promql);
         assert!(result.len() <= 1, "{promql} has {} series", result.len());
         result.first()?["value"][1].as_str()?.parse().ok()
     }
 
-    /// Any GET of its API; fails where that tells an error.
+    /// Requests any GET of its API. Panics if that reports an error.
     pub fn api(&self, target: &str) -> Value {
         let response = Client::connect(self.address).get(target);
         let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
@@ -155,7 +155,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// A configuration with one job, `httpserver`, that scrapes `targets` every second.
+/// Returns a configuration with one job, `httpserver`, that scrapes `targets` every second.
 pub fn scrape_config(targets: &[SocketAddr]) -> String {
     let targets: Vec<String> = targets.iter().map(|target| format!("'{target}'")).collect();
     format!(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::client::{Client, Response};
 use super::wait_for;
 
-/// A running server; killed when it is dropped.
+/// A running server. It is killed when it is dropped.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
@@ -21,7 +21,7 @@ pub struct Server {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// The binary with flags, not started yet, without the caller's own settings.
+/// Returns a command for the binary with flags, without the caller's own settings.
 pub fn command(flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_httpserver"));
     command.args(flags).stdin(Stdio::null());
@@ -31,12 +31,12 @@ pub fn command(flags: &[&str]) -> Command {
     command
 }
 
-/// Runs the binary to its end, which must come by itself.
+/// Runs the binary until it exits by itself.
 pub fn run(flags: &[&str]) -> Output {
     command(flags).output().expect("the binary runs")
 }
 
-/// Collects what a pipe carries, line by line, as it comes.
+/// Collects the lines of a pipe as they arrive.
 fn collect(pipe: impl Read + Send + 'static, into: &Arc<Mutex<String>>) -> JoinHandle<()> {
     let into = Arc::clone(into);
     std::thread::spawn(move || {
@@ -78,7 +78,7 @@ impl Server {
             .nth(1)
             .and_then(|rest| rest.split(',').next())
             .and_then(|address| address.parse().ok())
-            .expect("the start line tells the address");
+            .expect("the start line has the address");
         Server {
             child,
             address,
@@ -103,26 +103,27 @@ impl Server {
         self.connect().get(target)
     }
 
-    /// The exposition as it stands.
+    /// Returns the exposition.
     pub fn metrics(&self) -> String {
         self.get("/metrics").text()
     }
 
-    /// The value of the first series of the exposition that starts with `series` and a space.
+    /// Returns the value of the first series of the exposition that starts with `series` and a space.
     pub fn metric(&self, series: &str) -> Option<f64> {
         value_of(&self.metrics(), series)
     }
 
-    /// What it has written to standard error and standard output so far.
+    /// Returns what it has written to standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
+    /// Returns what it has written to standard output so far.
     pub fn stdout(&self) -> String {
         self.stdout.lock().unwrap().clone()
     }
 
-    /// A number out of /proc/PID/status, in the unit that it has there (kB for memory).
+    /// Returns a number of /proc/PID/status, in the unit that it has there (kB for memory).
     pub fn proc_status(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is alive");
         status
@@ -132,7 +133,7 @@ impl Server {
             .unwrap_or_else(|| panic!("no {name} in /proc/PID/status"))
     }
 
-    /// Resident memory, bytes.
+    /// Returns the resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
         self.proc_status("VmRSS") * 1024
     }
@@ -141,7 +142,7 @@ impl Server {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// Processor time so far.
+    /// Returns the processor time so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -163,10 +164,10 @@ impl Server {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for it to end by itself; gives its status and how long that took.
+    /// Blocks until it exits by itself. Returns its status and how long that took.
     pub fn wait_exit(&mut self, within: Duration) -> (ExitStatus, Duration) {
         let start = Instant::now();
-        let status = wait_for("the server's end", within, || self.child.try_wait().unwrap());
+        let status = wait_for("the server to exit", within, || self.child.try_wait().unwrap());
         let took = start.elapsed();
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
@@ -182,9 +183,9 @@ impl Drop for Server {
     }
 }
 
-/// The value of the first series of an exposition that starts with `series` and a space.
-pub fn value_of(page: &str, series: &str) -> Option<f64> {
-    page.lines().find_map(|line| {
+/// Returns the value of the first series of an exposition that starts with `series` and a space.
+pub fn value_of(exposition: &str, series: &str) -> Option<f64> {
+    exposition.lines().find_map(|line| {
         line.strip_prefix(series)?
             .strip_prefix(' ')?
             .split(' ')

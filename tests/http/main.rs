@@ -1,0 +1,63 @@
+//! HTTP as the RFCs have it: raw bytes are sent, and what comes back is checked.
+//!
+//! The cases of the other files are the tables of `docs/robustness.md`. To write those anew:
+//!
+//! ```text
+//! UPDATE_DOCS=1 cargo test --test http the_tables
+//! ```
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod case;
+mod tables;
+
+mod bodies;
+mod connection;
+mod host;
+mod methods;
+mod once;
+mod statuses;
+mod targets;
+mod tiny_http;
+
+use case::Case;
+use support::server::Server;
+
+/// Cases of one kind: a heading of `docs/robustness.md`, a sentence, and the table's rows.
+struct Group {
+    title: &'static str,
+    about: &'static str,
+    cases: Vec<Case>,
+}
+
+/// All groups, in the order of the page.
+fn groups() -> Vec<Group> {
+    vec![
+        host::host(),
+        connection::connection(),
+        statuses::statuses(),
+        methods::head(),
+        methods::options(),
+        targets::targets(),
+        bodies::bodies(),
+        bodies::lengths(),
+        bodies::unread(),
+        tiny_http::by_itself(),
+        tiny_http::silent(),
+    ]
+}
+
+/// Runs all cases of a group, each on a connection of its own, and reports all that fail.
+fn check(group: &Group) {
+    let server = Server::start(&["--delay-max", "0s"]);
+    let failures: Vec<String> = group.cases.iter().filter_map(|case| case.run(&server).err()).collect();
+    assert!(
+        failures.is_empty(),
+        "{}: {} of {} cases fail\n\n{}\n",
+        group.title,
+        failures.len(),
+        group.cases.len(),
+        failures.join("\n\n")
+    );
+}
