@@ -2,9 +2,8 @@
 
 The made cluster runs in new PID, mount and network namespaces. When the first process in them ends, however that comes about,
 the kernel kills every other one (containers and their shims, too), and with the last process go all mounts, interfaces and
-packet filters. Only two things outlast that, and are put right by the process outside: control groups, and the kernel
-parameters that a kubelet sets. If that process is killed by SIGKILL, everything else still ends, and the next run removes the
-control groups.
+packet filters. Only control groups outlast that, and the process outside removes them; if it is killed by SIGKILL, the next run
+does.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from pathlib import Path
 from waiting import Failure
 
 CGROUPS = Path("/sys/fs/cgroup")
-# What a kubelet sets for the whole machine, below /proc/sys.
+# What a kubelet sets for the whole machine, below /proc/sys. It gets files of the test's in their place.
 KERNEL_PARAMETERS = [
     "vm/overcommit_memory",
     "kernel/panic",
@@ -51,9 +50,6 @@ def require():
 
 def run_inside(arguments):
     """Runs this program in the namespaces; returns its exit status once nothing of it is left."""
-    parameters = {
-        path: path.read_text() for path in map(Path("/proc/sys").joinpath, KERNEL_PARAMETERS) if path.exists()
-    }
     for left in cgroups("httpserver-cluster-"):
         if not Path("/proc", left.name.split("-")[2]).exists():
             remove_cgroups(left.name)
@@ -70,8 +66,6 @@ def run_inside(arguments):
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        for path, value in parameters.items():
-            path.write_text(value)
         remove_cgroups(groups)
 
 
@@ -102,4 +96,9 @@ def furnish():
     for folder in ("/run", "/var/log", "/var/lib/cni"):
         Path(folder).mkdir(exist_ok=True)
         mount("-t", "tmpfs", "tmpfs", folder)
+    for parameter in KERNEL_PARAMETERS:
+        machine, ours = Path("/proc/sys", parameter), Path("/run", parameter.replace("/", "-"))
+        if machine.exists():
+            ours.write_text(machine.read_text())
+            mount("--bind", str(ours), str(machine))
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)

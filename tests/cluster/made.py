@@ -42,7 +42,6 @@ class MadeCluster(Cluster):
 
     def clients_node(self):
         """None: they are no pod, and draining the node whose network they use does not touch them."""
-        return None
 
     def clean_up(self):
         """Nothing: all of it ends with the namespaces."""

@@ -180,6 +180,8 @@ class Steps:
 
     def scale_out(self):
         """scaled from 2 to 4 under 400 keep-alive clients: new pods get their share"""
+        # The nodes have yet to learn of the last pod, or nearly all clients would begin at the other.
+        time.sleep(3)
         clients = self.cluster.clients(self.cluster.service_url(), keep_alive=400)
         # So that the dashboard's panels of errors have some to show.
         errors = self.cluster.clients(self.cluster.service_url() + "?status=503", keep_alive=1)
