@@ -159,7 +159,7 @@ fn both_formats_bring_sampled_exemplars() {
                 now + 60
             );
             let series = prometheus.api(&target)["data"].as_array().cloned()?;
-            let exemplars = series
+            let mut exemplars = series
                 .iter()
                 .filter_map(|series| series["exemplars"].as_array())
                 .flatten();
