@@ -95,7 +95,7 @@ fn text(metrics: &Metrics, format: Format) -> String {
 }
 
 /// Returns what the official Python client's parsers understand of expositions; for OpenMetrics its strict one.
-fn parsed(expositions: &[(Format, String)]) -> Vec<Value> {
+fn parse(expositions: &[(Format, String)]) -> Vec<Value> {
     let here = FilePath::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(here.join(".tools/venv/bin/python"))
         .arg(here.join("tests/exposition/parse.py"))
@@ -106,7 +106,7 @@ fn parsed(expositions: &[(Format, String)]) -> Vec<Value> {
         .expect(".tools/venv is there; tests/run makes it");
     let expositions: Vec<Value> = expositions
         .iter()
-        .map(|(format, text)| json!({"openmetrics": is_openmetrics(*format), "page": text}))
+        .map(|(format, text)| json!({"openmetrics": is_openmetrics(*format), "text": text}))
         .collect();
     python
         .stdin
@@ -127,8 +127,8 @@ struct Sample {
     exemplar: Value,
 }
 
-fn samples(page: &Value, family: &str) -> Vec<Sample> {
-    let samples = page[family]["samples"]
+fn samples(parsed: &Value, family: &str) -> Vec<Sample> {
+    let samples = parsed[family]["samples"]
         .as_array()
         .unwrap_or_else(|| panic!("no family {family}"));
     samples
@@ -157,7 +157,7 @@ fn the_official_parsers_read_what_was_observed() {
         metrics.connection_closed(CloseReason::Idle);
         metrics.connection_closed(CloseReason::Idle);
         let expositions: Vec<_> = CLASSIC.iter().map(|&format| (format, text(&metrics, format))).collect();
-        for ((format, _), parsed) in expositions.iter().zip(parsed(&expositions)) {
+        for ((format, _), parsed) in expositions.iter().zip(parse(&expositions)) {
             check_classic_durations(&parsed, *format, &bounds, &observations);
             check_singles(&parsed, *format);
         }
@@ -165,15 +165,15 @@ fn the_official_parsers_read_what_was_observed() {
 }
 
 /// Checks the histogram's every sample against the observations, counted again here.
-fn check_classic_durations(page: &Value, format: Format, bounds: &Bounds, observations: &[Observation]) {
+fn check_classic_durations(parsed: &Value, format: Format, bounds: &Bounds, observations: &[Observation]) {
     const NAME: &str = "http_request_duration_seconds";
-    let family = &page[NAME];
+    let family = &parsed[NAME];
     assert_eq!(family["type"], "histogram");
     assert_eq!(family["help"], "A histogram of the HTTP request durations in seconds.");
     assert_eq!(family["unit"], if is_openmetrics(format) { "seconds" } else { "" });
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for mut sample in samples(page, NAME) {
+    for mut sample in samples(parsed, NAME) {
         *seen.entry(sample.name.clone()).or_default() += 1;
         let le = sample.labels.remove("le");
         let of_series = || {
@@ -245,7 +245,7 @@ fn check_classic_durations(page: &Value, format: Format, bounds: &Bounds, observ
 }
 
 /// Checks the families of one sample: types, units, and values where they are known.
-fn check_singles(page: &Value, format: Format) {
+fn check_singles(parsed: &Value, format: Format) {
     let openmetrics = is_openmetrics(format);
     for (name, kind, unit) in [
         ("http_requests_in_flight", "gauge", ""),
@@ -261,13 +261,13 @@ fn check_singles(page: &Value, format: Format) {
         ("process_start_time_seconds", "gauge", "seconds"),
         ("process_threads", "gauge", ""),
     ] {
-        assert_eq!(page[name]["type"], kind, "{name}");
-        assert_eq!(page[name]["unit"], if openmetrics { unit } else { "" }, "{name}");
-        assert!(!page[name]["help"].as_str().unwrap().is_empty());
+        assert_eq!(parsed[name]["type"], kind, "{name}");
+        assert_eq!(parsed[name]["unit"], if openmetrics { unit } else { "" }, "{name}");
+        assert!(!parsed[name]["help"].as_str().unwrap().is_empty());
     }
-    assert_eq!(samples(page, "http_requests_in_flight")[0].value, IN_FLIGHT as f64);
-    assert_eq!(samples(page, "httpserver_max_in_flight")[0].value, 10_000.0);
-    let delays: Vec<_> = samples(page, "httpserver_delay_quantile_seconds")
+    assert_eq!(samples(parsed, "http_requests_in_flight")[0].value, IN_FLIGHT as f64);
+    assert_eq!(samples(parsed, "httpserver_max_in_flight")[0].value, 10_000.0);
+    let delays: Vec<_> = samples(parsed, "httpserver_delay_quantile_seconds")
         .into_iter()
         .map(|sample| (sample.labels["q"].clone(), sample.value))
         .collect();
@@ -275,7 +275,7 @@ fn check_singles(page: &Value, format: Format) {
         delays,
         [("0.5", 1.0), ("0.9", 1.8), ("0.99", 1.98)].map(|(q, delay)| (q.to_owned(), delay))
     );
-    for (sample, reason) in samples(page, "httpserver_connections_closed")
+    for (sample, reason) in samples(parsed, "httpserver_connections_closed")
         .iter()
         .zip(CloseReason::ALL)
     {
@@ -283,7 +283,7 @@ fn check_singles(page: &Value, format: Format) {
         assert_eq!(sample.labels["reason"], reason.as_str());
         assert_eq!(sample.value, if reason == CloseReason::Idle { 2.0 } else { 0.0 });
     }
-    let cpu = samples(page, "process_cpu_seconds");
+    let cpu = samples(parsed, "process_cpu_seconds");
     assert_eq!(cpu[0].name, "process_cpu_seconds_total");
     assert_eq!(cpu.len(), 1);
     let (family, kind) = if openmetrics {
@@ -291,8 +291,8 @@ fn check_singles(page: &Value, format: Format) {
     } else {
         ("httpserver_build_info", "gauge")
     };
-    assert_eq!(page[family]["type"], kind);
-    let build = &samples(page, family)[0];
+    assert_eq!(parsed[family]["type"], kind);
+    let build = &samples(parsed, family)[0];
     assert_eq!((build.name.as_str(), build.value), ("httpserver_build_info", 1.0));
     assert_eq!(build.labels["version"], env!("CARGO_PKG_VERSION"));
 }
@@ -388,7 +388,7 @@ fn openmetrics_2_and_protobuf_have_the_families_of_the_text_format_with_their_me
             assert!(text.contains(&help), "{help}");
         }
     }
-    // But for the values of the process and what was scraped meanwhile, they say the same.
+    // Except for the values of the process they say the same.
     let mut process_starts_ms = Vec::new();
     for (openmetrics, protobuf) in openmetrics.iter().zip(&protobuf) {
         if openmetrics.name.starts_with("process_") {

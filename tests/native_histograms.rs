@@ -16,7 +16,7 @@ const TOLERANCE: f64 = 0.05;
 /// The five bounds of the Go program: nothing above half a second.
 const FIVE_BUCKETS: [&str; 2] = ["--buckets", "exponential:0.1,1.5,5"];
 
-/// A format, by what makes Prometheus ask for it.
+/// A format, selected by the configuration of Prometheus.
 #[derive(Clone, Copy, Debug)]
 enum Format {
     Protobuf,
@@ -159,13 +159,13 @@ fn both_formats_bring_sampled_exemplars() {
                 now + 60
             );
             let series = prometheus.api(&target)["data"].as_array().cloned()?;
-            let exemplars = series
+            let mut exemplars = series
                 .iter()
                 .filter_map(|series| series["exemplars"].as_array())
                 .flatten();
             exemplars
-                .cloned()
                 .find(|exemplar| exemplar["labels"]["trace_id"].is_string())
+                .cloned()
         });
         assert_eq!(
             exemplar["labels"]["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736",

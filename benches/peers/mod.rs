@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub const NAME: &str = "http_request_duration_seconds";
 pub const HELP: &str = "A histogram of the HTTP request durations in seconds.";
 
-/// The label sets of a page of that many series.
+/// The label sets of that many series.
 pub fn label_sets(series: usize) -> Vec<Labels> {
     Status::ALL
         .into_iter()
@@ -92,9 +92,9 @@ impl RustPrometheus {
         }
     }
 
-    pub fn render(&self, page: &mut Vec<u8>) {
+    pub fn render(&self, out: &mut Vec<u8>) {
         prometheus::TextEncoder::new()
-            .encode(&self.registry.gather(), page)
+            .encode(&self.registry.gather(), out)
             .expect("a Vec takes all");
     }
 }
@@ -144,8 +144,8 @@ impl PrometheusClient {
         }
     }
 
-    pub fn render(&self, page: &mut String) {
-        prometheus_client::encoding::text::encode(page, &self.registry).expect("a String takes all");
+    pub fn render(&self, out: &mut String) {
+        prometheus_client::encoding::text::encode(out, &self.registry).expect("a String takes all");
     }
 }
 

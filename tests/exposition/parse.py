@@ -1,7 +1,7 @@
-"""Reads pages with the official client's parsers and prints what they understood.
+"""Reads expositions with the official client's parsers and prints what they understood.
 
-Standard input: a JSON list of {"openmetrics": bool, "page": text}. Standard output: for each page a JSON object of its
-families by name: type, unit, help and samples, each a list of name, labels, value, and exemplar or null. A page that
+Standard input: a JSON list of {"openmetrics": bool, "text": text}. Standard output: for each a JSON object of its
+families by name: type, unit, help and samples, each a list of name, labels, value, and exemplar or null. One that
 a parser refuses ends the program with its complaint.
 """
 
@@ -22,8 +22,8 @@ def exemplar(sample):
     }
 
 
-def understood(page):
-    parser = openmetrics if page["openmetrics"] else text
+def understood(exposition):
+    parser = openmetrics if exposition["openmetrics"] else text
     return {
         family.name: {
             "type": family.type,
@@ -31,8 +31,8 @@ def understood(page):
             "help": family.documentation,
             "samples": [[s.name, s.labels, str(s.value), exemplar(s)] for s in family.samples],
         }
-        for family in parser.text_string_to_metric_families(page["page"])
+        for family in parser.text_string_to_metric_families(exposition["text"])
     }
 
 
-json.dump([understood(page) for page in json.load(sys.stdin)], sys.stdout)
+json.dump([understood(exposition) for exposition in json.load(sys.stdin)], sys.stdout)

@@ -40,7 +40,7 @@ impl Encoder for Lines<'_> {
 
     /// `_count` is the number of the bucket `+Inf`: they cannot differ.
     fn durations(&mut self, family: &Family, series: &Series) {
-        let total = &series.total;
+        let total = series.total;
         let line_start = self.out.len();
         put(self.out, &[family.name, "_bucket"]);
         let labels_start = self.out.len();

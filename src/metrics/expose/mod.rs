@@ -29,25 +29,13 @@ pub(super) struct State<'a> {
     pub usage: Usage,
 }
 
-impl State<'_> {
-    /// Returns the series, if it exists.
-    fn series(&self, labels: Labels, with_native: bool) -> Option<Series> {
-        let created = self.metrics.created[labels.index()].get()?;
-        Some(Series {
-            labels,
-            total: self.metrics.snapshot(labels, with_native && created.has_native),
-            created_ms: created.at_ms,
-        })
-    }
-}
-
 /// A label's name and value. No value needs escaping.
 type Label<'a> = (&'a str, &'a str);
 
 /// A series of the histogram.
-struct Series {
+struct Series<'a> {
     labels: Labels,
-    total: Snapshot,
+    total: &'a Snapshot,
     /// The start timestamp.
     created_ms: u64,
 }
@@ -105,9 +93,17 @@ fn write<E: Encoder>(families: &[Family], state: &State, mut encoder: E) {
             Samples::Durations => {
                 encoder.begin(family);
                 for labels in Labels::all() {
-                    if let Some(series) = state.series(labels, E::HAS_NATIVE) {
-                        encoder.durations(family, &series);
-                    }
+                    let Some(created) = state.metrics.created[labels.index()].get() else {
+                        continue;
+                    };
+                    let total = &state.metrics.snapshot(labels, E::HAS_NATIVE && created.has_native);
+                    let created_ms = created.at_ms;
+                    let series = Series {
+                        labels,
+                        total,
+                        created_ms,
+                    };
+                    encoder.durations(family, &series);
                 }
             }
             Samples::One(value) => {

@@ -37,7 +37,7 @@ impl Encoder for OpenMetrics2<'_> {
 
     /// Appends one composite value ("Histogram with both Classic and Native Buckets"). Its count is also that of `+Inf`.
     fn durations(&mut self, family: &Family, series: &Series) {
-        let (out, total) = (&mut *self.out, &series.total);
+        let (out, total) = (&mut *self.out, series.total);
         put(out, &[family.name]);
         put_labels(out, &series.labels.pairs());
         put(out, &[" {count:"]);

@@ -80,7 +80,7 @@ impl Encoder for Protobuf<'_> {
 }
 
 fn histogram(out: &mut Vec<u8>, bounds: &Bounds, series: &Series) {
-    let total = &series.total;
+    let total = series.total;
     integer(out, 1, total.counts.iter().sum()); // sample_count
     double(out, 2, total.sum_ns as f64 / 1e9); // sample_sum
     let upper = bounds

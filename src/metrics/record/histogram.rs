@@ -224,7 +224,11 @@ impl Histogram {
         for (latest, slot) in total.exemplars.iter_mut().zip(&self.exemplars) {
             // A sampled trace wins over an untraced exemplar, then the later one wins.
             let rank = |exemplar: &Exemplar| (exemplar.trace.is_some(), exemplar.timestamp_ms);
-            *latest = (*latest).into_iter().chain(slot.read()).max_by_key(rank);
+            if let Some(exemplar) = slot.read()
+                && latest.as_ref().is_none_or(|latest| rank(latest) < rank(&exemplar))
+            {
+                *latest = Some(exemplar);
+            }
         }
         let (mut classic, mut native) = ([0; BUCKETS_MAX], [0; NATIVE_BUCKETS]);
         let mut counts = Counts {
@@ -244,10 +248,11 @@ impl Histogram {
                 yield_now();
             }
         };
-        let totals = total.counts.iter_mut().chain(total.native.iter_mut().flatten());
-        // The first have all of the classic buckets, with zeros behind those that there are.
-        for (total, count) in totals.zip(classic.iter().chain(&native)) {
-            *total += count;
+        for (total, count) in total.counts.iter_mut().zip(counts.classic) {
+            *total += *count;
+        }
+        for (total, count) in total.native.iter_mut().flatten().zip(counts.native) {
+            *total += *count;
         }
     }
 
