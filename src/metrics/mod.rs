@@ -14,8 +14,7 @@ pub use record::{
 };
 
 use expose::State;
-pub(crate) use process::Process;
-use process::Usage;
+use process::{Process, Usage};
 use record::{Buckets, SERIES_MAX, Shard, Snapshot, unix_time_ms};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -15,7 +15,7 @@ const TICKS_PER_SECOND: u64 = 100;
 
 /// What never changes while the process lives.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(super) struct Process {
     page_size_bytes: Option<u64>,
     started_at_ms: u64,
 }
@@ -37,7 +37,7 @@ pub(super) struct Usage {
 }
 
 impl Process {
-    pub(crate) fn new() -> Process {
+    pub(super) fn new() -> Process {
         Process {
             page_size_bytes: page_size_bytes(),
             started_at_ms: Stat::read().and_then(Stat::start_time_ms).unwrap_or_else(unix_time_ms),
@@ -47,11 +47,6 @@ impl Process {
     /// When the process started, in Unix time as of then. It never changes, so it identifies the process.
     pub(super) fn started_at_ms(&self) -> u64 {
         self.started_at_ms
-    }
-
-    /// Returns how much memory is resident.
-    pub(crate) fn resident_memory_bytes(&self) -> Option<u64> {
-        self.resident_bytes(Stat::read()?)
     }
 
     fn resident_bytes(&self, stat: Stat) -> Option<u64> {

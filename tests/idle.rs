@@ -1,0 +1,107 @@
+//! How long a connection may be idle, and that no request is lost on one that may not yet close.
+
+mod support;
+
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use support::client::Client;
+use support::server::Server;
+
+/// How long a connection has for its first whole request.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
+
+/// How much later than its limit a connection may be closed.
+const LATE_BY: Duration = Duration::from_millis(1_500);
+
+/// Blocks until the server closes the connection. Returns when, from `since` on.
+fn closed_after(client: &Client, since: Instant) -> Duration {
+    let outcome = client.socket().read(&mut [0; 64]);
+    let after = since.elapsed();
+    assert!(
+        matches!(&outcome, Ok(0))
+            || outcome
+                .as_ref()
+                .is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock),
+        "not closed after {after:?}: {outcome:?}"
+    );
+    after
+}
+
+fn assert_about(after: Duration, limit: Duration) {
+    assert!(
+        after >= limit.saturating_sub(Duration::from_millis(50)) && after <= limit + LATE_BY,
+        "closed after {after:?}, with a limit of {limit:?}"
+    );
+}
+
+#[test]
+fn a_request_behind_a_late_response_is_answered() {
+    let server = Server::start(&["--idle-timeout", "1s"]);
+    let mut client = server.connect();
+    for target in ["/?delay=4s", "/healthz", "/?delay=4s", "/healthz"] {
+        let response = client.get(target);
+        assert_eq!(response.status, 200, "{target}");
+        assert_eq!(response.header("Connection"), None, "{target}");
+    }
+}
+
+#[test]
+fn a_request_behind_one_that_took_longer_than_the_first_may_take_is_answered() {
+    let server = Server::start(&["--idle-timeout", "1s"]);
+    let mut client = server.connect();
+    for target in ["/?delay=13s", "/healthz"] {
+        assert_eq!(client.get(target).status, 200, "{target}");
+    }
+}
+
+#[test]
+fn an_idle_connection_closes_after_the_idle_timeout() {
+    let server = Server::start(&["--idle-timeout", "3s"]);
+    let mut client = server.connect();
+    for _ in 0..3 {
+        // Each response begins the time anew.
+        assert_eq!(client.get("/healthz").status, 200);
+        std::thread::sleep(Duration::from_millis(1_500));
+    }
+    assert_eq!(client.get("/healthz").status, 200);
+    assert_about(closed_after(&client, Instant::now()), Duration::from_secs(3));
+}
+
+#[test]
+fn the_idle_timeout_may_be_longer_than_the_first_request_may_take() {
+    let server = Server::start(&["--idle-timeout", "14s"]);
+    let mut client = server.connect();
+    assert_eq!(client.get("/healthz").status, 200);
+    std::thread::sleep(FIRST_REQUEST_WITHIN + LATE_BY + Duration::from_millis(500));
+    assert_eq!(client.get("/healthz").status, 200);
+}
+
+#[test]
+fn a_connection_without_a_whole_first_request_closes_after_10_s() {
+    let server = Server::start(&[]);
+    let since = Instant::now();
+    let clients = [
+        "",
+        "GET /healthz HTTP/1.1\r\nHost: te",
+        "GET /healthz HTTP/1.1\nHost: test\n\n",
+    ]
+    .map(|sent| {
+        let mut client = server.connect();
+        client.send(sent);
+        client
+    });
+    for client in clients {
+        assert_about(closed_after(&client, since), FIRST_REQUEST_WITHIN);
+    }
+}
+
+#[test]
+fn the_environment_sets_the_idle_timeout() {
+    let mut from_variable = support::server::command(&["--listen", "127.0.0.1:0"]);
+    from_variable.env("HTTPSERVER_IDLE_TIMEOUT", "2s");
+    let server = Server::spawn(from_variable);
+    let mut client = server.connect();
+    assert_eq!(client.get("/healthz").status, 200);
+    assert_about(closed_after(&client, Instant::now()), Duration::from_secs(2));
+}
