@@ -30,8 +30,9 @@ fn waiting(server: &Server, count: usize) -> Vec<Client> {
 fn three_hundred_requests_in_flight_are_all_answered() {
     let mut server = Server::start(&["--delay-min", "1s", "--delay-max", "2s"]);
     let mut clients = waiting(&server, 300);
-    let mut probe = server.connect();
+    let (mut probe, mut kept) = (server.connect(), server.connect());
     assert_eq!(probe.get("/readyz").status, 200);
+    assert_eq!(kept.get("/healthz").status, 200);
     let start = Instant::now();
     server.signal("TERM");
     let draining = wait_for("/readyz to tell of the drain", Duration::from_secs(1), || {
@@ -42,7 +43,7 @@ fn three_hundred_requests_in_flight_are_all_answered() {
     wait_for("new connections to be refused", Duration::from_secs(1), || {
         TcpStream::connect(server.address).is_err().then_some(())
     });
-    assert_eq!(probe.get("/healthz").status, 200, "it lives until it ends");
+    assert_eq!(kept.get("/healthz").status, 200, "it lives until it ends");
     for client in &mut clients {
         let response = client.receive().expect("no request is lost");
         assert_eq!(response.status, 200);

@@ -10,7 +10,8 @@ fn all_are_answered(name: &'static str, did: &'static str, count: usize) {
         name,
         did,
         resident_max_mib: 100,
-        flags: &[],
+        // The members ask twice down one connection.
+        flags: &["--requests-per-connection", "0"],
     }
     .survived(|server| {
         let mut crowd = Crowd::connect(server.address, count);

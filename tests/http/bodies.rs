@@ -86,8 +86,8 @@ pub fn unread() -> Group {
             chunked(&["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"]),
             chunked(&["Transfer-Encoding: identity"]),
             chunked(&["Transfer-Encoding:"]),
-            chunked(&["Transfer-Encoding: chunked", "Content-Length: 13"]),
-            chunked(&["Content-Length: 13", "Transfer-Encoding: chunked"]),
+            refused(head(POST, &["Transfer-Encoding: chunked", "Content-Length: 13"]), 400),
+            refused(head(POST, &["Content-Length: 13", "Transfer-Encoding: chunked"]), 400),
             refused(head(GET, &["Transfer-Encoding: chunked"]) + "0\r\n\r\n", 413),
             refused(
                 head("POST / HTTP/1.0", &["Transfer-Encoding: chunked"]) + "0\r\n\r\n",

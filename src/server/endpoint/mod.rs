@@ -70,6 +70,7 @@ pub fn route(request: &Request, ready: bool) -> (Path, Answer) {
     match request.method() {
         RequestMethod::Get | RequestMethod::Head => (path, answer(request, path, &target.query, ready)),
         RequestMethod::Options if path != Path::Other || target.path == "*" => (Path::Other, Answer::Options),
+        RequestMethod::Options => (path, not_found()),
         _ => {
             let line = Cow::Borrowed("method not allowed; allowed: GET, HEAD, OPTIONS\n");
             (path, Answer::Line(Status::METHOD_NOT_ALLOWED, line))
@@ -94,11 +95,13 @@ fn answer(request: &Request, path: Path, query: &str, ready: bool) -> Answer {
             ))
         }
         Path::Ui => Answer::LivePage,
-        Path::Other => Answer::Line(
-            Status::NOT_FOUND,
-            Cow::Borrowed("not found; there are /, /healthz, /readyz, /metrics and /ui\n"),
-        ),
+        Path::Other => not_found(),
     }
+}
+
+fn not_found() -> Answer {
+    let line = Cow::Borrowed("not found; there are /, /healthz, /readyz, /metrics and /ui\n");
+    Answer::Line(Status::NOT_FOUND, line)
 }
 
 /// Returns why a request is rejected, if it is.
