@@ -1,4 +1,4 @@
-//! The end: what is in flight is answered, and the process says goodbye as it should.
+//! From SIGTERM to exit: every request in flight is answered.
 
 mod support;
 
@@ -27,14 +27,16 @@ fn waiting(server: &Server, count: usize) -> Vec<Client> {
 }
 
 #[test]
-fn three_hundred_requests_in_flight_are_all_answered() {
+fn all_requests_in_flight_are_answered() {
     let mut server = Server::start(&["--delay-min", "1s", "--delay-max", "2s"]);
     let mut clients = waiting(&server, 300);
     let mut probe = server.connect();
     assert_eq!(probe.get("/readyz").status, 200);
+    let mut liveness = server.connect();
+    assert_eq!(liveness.get("/healthz").status, 200);
     let start = Instant::now();
     server.signal("TERM");
-    let draining = wait_for("/readyz to tell of the drain", Duration::from_secs(1), || {
+    let draining = wait_for("/readyz to report the drain", Duration::from_secs(1), || {
         let response = probe.get("/readyz");
         (response.status == 503).then_some(response)
     });
@@ -42,15 +44,11 @@ fn three_hundred_requests_in_flight_are_all_answered() {
     wait_for("new connections to be refused", Duration::from_secs(1), || {
         TcpStream::connect(server.address).is_err().then_some(())
     });
-    assert_eq!(probe.get("/healthz").status, 200, "it lives until it ends");
+    assert_eq!(liveness.get("/healthz").status, 200, "it is alive until it exits");
     for client in &mut clients {
         let response = client.receive().expect("no request is lost");
         assert_eq!(response.status, 200);
-        assert_eq!(
-            response.header("Connection"),
-            Some("close"),
-            "nobody is invited to ask again"
-        );
+        assert_eq!(response.header("Connection"), Some("close"), "the connection closes");
     }
     let (status, _) = server.wait_exit(Duration::from_secs(5));
     assert_eq!(status.code(), Some(0), "{}", server.stderr());
@@ -63,7 +61,7 @@ fn three_hundred_requests_in_flight_are_all_answered() {
 }
 
 #[test]
-fn requests_that_arrive_during_the_drain_are_answered_and_asked_to_close() {
+fn requests_during_the_drain_are_answered_with_connection_close() {
     let mut server = Server::start(&["--delay-min", "1s", "--delay-max", "1s"]);
     let mut early = waiting(&server, 1);
     let mut late = server.connect();
@@ -80,7 +78,7 @@ fn requests_that_arrive_during_the_drain_are_answered_and_asked_to_close() {
 }
 
 #[test]
-fn what_waits_at_the_drain_timeout_is_answered_early() {
+fn requests_that_wait_at_the_drain_timeout_are_answered_early() {
     let mut server = Server::start(&["--delay-min", "30s", "--delay-max", "30s", "--drain-timeout", "500ms"]);
     let mut clients = waiting(&server, 50);
     let start = Instant::now();
@@ -88,17 +86,14 @@ fn what_waits_at_the_drain_timeout_is_answered_early() {
     for client in &mut clients {
         let response = client.receive().expect("answered, if early");
         assert_eq!(response.status, 200);
-        let told: f64 = response
+        let delay: f64 = response
             .header("Server-Timing")
             .unwrap()
             .strip_prefix("delay;dur=")
             .unwrap()
             .parse()
             .unwrap();
-        assert!(
-            told < 10_000.0,
-            "the delay that was, not the one that was to be: {told}"
-        );
+        assert!(delay < 10_000.0, "the actual delay, not the drawn one: {delay}");
     }
     assert_eq!(server.wait_exit(Duration::from_secs(5)).0.code(), Some(0));
     let took = start.elapsed();
@@ -109,7 +104,7 @@ fn what_waits_at_the_drain_timeout_is_answered_early() {
 }
 
 #[test]
-fn an_idle_server_ends_at_once_on_sigint_too() {
+fn an_idle_server_exits_at_once_on_sigint() {
     for signal in ["TERM", "INT"] {
         let mut server = Server::start(&[]);
         let idle = server.connect();
@@ -122,7 +117,7 @@ fn an_idle_server_ends_at_once_on_sigint_too() {
 }
 
 #[test]
-fn a_second_signal_ends_it_at_once() {
+fn a_second_signal_exits_at_once() {
     let mut server = Server::start(&["--delay-min", "30s", "--delay-max", "30s"]);
     let clients = waiting(&server, 1);
     server.signal("TERM");
@@ -137,7 +132,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn an_interrupted_terminal_ends_it_like_any_foreground_process() {
+fn an_interrupted_terminal_stops_it_like_any_foreground_process() {
     // In its own session, as a shell starts it, with SIGINT sent to the whole group.
     let mut server = Server::spawn({
         let mut command = Command::new("setsid");

@@ -10,7 +10,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, conn
 
 use crate::fault::Fault;
 
-/// Sends what is to be sent, reads that many bytes, and resets the connection.
+/// Sends bytes, reads `read` bytes, and resets the connection.
 pub fn reset(address: SocketAddr, sent: &[u8], read: usize) {
     let mut stream = TcpStream::connect(address).expect("the server accepts");
     stream.write_all(sent).unwrap();
@@ -30,7 +30,7 @@ fn reset_now(stream: TcpStream) {
 }
 
 #[test]
-fn thousands_of_resets_before_in_and_after_a_request_do_no_harm() {
+fn thousands_of_resets_harm_nobody() {
     Fault {
         name: "resets",
         did: "6,000 connections reset: before a request, in its head, while it waits, while its answer is read",
@@ -44,7 +44,7 @@ fn thousands_of_resets_before_in_and_after_a_request_do_no_harm() {
             reset(server.address, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n", 0);
             reset(server.address, b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n", 12);
         }
-        // The delayed ones are answered into the void.
+        // Nobody receives the delayed responses.
         crate::support::wait_for("all to be answered", Duration::from_secs(5), || {
             (server.metric("http_requests_in_flight")? <= 1.0).then_some(())
         });
@@ -65,7 +65,7 @@ fn connect_from(port: u16, address: SocketAddr) -> Option<TcpStream> {
     Some(TcpStream::from(fd))
 }
 
-/// Asks for `/healthz` down a connection that ends with it; the status.
+/// Requests `/healthz` with `Connection: close`. Returns the status.
 fn ask_last(mut stream: TcpStream) -> u16 {
     stream.set_read_timeout(Some(Duration::from_secs(12))).unwrap();
     stream
@@ -80,7 +80,7 @@ fn ask_last(mut stream: TcpStream) -> u16 {
 fn a_port_in_use_again_at_once_is_not_taken_for_the_connection_that_was_cut_off() {
     Fault {
         name: "ports in use again",
-        did: "20 connections cut off for what they pipelined, reset, and opened anew from the same port at once",
+        did: "20 connections closed for what they pipelined, reset, and opened anew from the same port at once",
         resident_max_mib: 60,
         flags: &[],
     }

@@ -75,10 +75,13 @@ pub fn lengths() -> Group {
 
 pub fn unread() -> Group {
     let chunked = |lines: &[&str]| -> Case { refused(head(POST, lines) + "3\r\nabc\r\n0\r\n\r\n", 413) };
+    // Two parsers could find different ends (RFC 9112, section 6.3).
+    let contradicting = |lines: &[&str]| -> Case { refused(head(POST, lines) + "3\r\nabc\r\n0\r\n\r\n", 400) };
     let expecting = |lines: &[&str]| -> Case { refused(head(POST, lines), 413) };
     Group {
         title: "Transfer-Encoding and Expect",
-        about: "A body whose end only `Transfer-Encoding` tells, or that waits for `100 Continue`, is refused unread.",
+        about: "A body whose end only `Transfer-Encoding` tells, or that waits for `100 Continue`, is refused unread. With a \
+                `Content-Length` as well it is malformed.",
         cases: vec![
             chunked(&["Transfer-Encoding: chunked"]),
             chunked(&["transfer-encoding: Chunked"]),
@@ -86,8 +89,8 @@ pub fn unread() -> Group {
             chunked(&["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"]),
             chunked(&["Transfer-Encoding: identity"]),
             chunked(&["Transfer-Encoding:"]),
-            chunked(&["Transfer-Encoding: chunked", "Content-Length: 13"]),
-            chunked(&["Content-Length: 13", "Transfer-Encoding: chunked"]),
+            contradicting(&["Transfer-Encoding: chunked", "Content-Length: 13"]),
+            contradicting(&["Content-Length: 13", "Transfer-Encoding: chunked"]),
             refused(head(GET, &["Transfer-Encoding: chunked"]) + "0\r\n\r\n", 413),
             refused(
                 head("POST / HTTP/1.0", &["Transfer-Encoding: chunked"]) + "0\r\n\r\n",

@@ -71,7 +71,9 @@ pub fn options() -> Group {
             last(request("OPTIONS / HTTP/1.0", &[]), 204)
                 .with(Field::Is("Allow", ALLOW))
                 .body(Body::None),
-            answered(request("OPTIONS /nothing HTTP/1.1", &[]), 404).body(Body::Line),
+            answered(request("OPTIONS /nothing HTTP/1.1", &[]), 405)
+                .with(Field::Is("Allow", ALLOW))
+                .body(Body::Line),
             answered(request("OPTIONS / HTTP/1.1", &["Content-Length: 2"]) + "{}", 204).body(Body::None),
             refused(
                 request("OPTIONS / HTTP/1.1", &["Content-Length: 2000"]) + &"x".repeat(2_000),
