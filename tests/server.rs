@@ -18,22 +18,22 @@ fn quick(flags: &[&str]) -> Server {
 }
 
 #[test]
-fn the_root_tells_its_delay_in_a_line_and_in_server_timing() {
+fn the_root_reports_its_delay_in_its_body_and_in_server_timing() {
     let server = Server::start(&["--delay-min", "50ms", "--delay-max", "150ms"]);
     let mut client = server.connect();
     let mut delays = HashSet::new();
     for _ in 0..10 {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let response = client.get("/");
-        let waited = asked.elapsed();
+        let waited = sent_at.elapsed();
         assert_eq!(response.status, 200);
         let timing = response.header("Server-Timing").expect("Server-Timing").to_owned();
-        let told_ms: f64 = timing.strip_prefix("delay;dur=").unwrap().parse().unwrap();
-        assert!((50.0..250.0).contains(&told_ms), "{timing}");
-        assert!(told_ms / 1e3 <= waited.as_secs_f64(), "{timing}, waited {waited:?}");
+        let reported_ms: f64 = timing.strip_prefix("delay;dur=").unwrap().parse().unwrap();
+        assert!((50.0..250.0).contains(&reported_ms), "{timing}");
+        assert!(reported_ms / 1e3 <= waited.as_secs_f64(), "{timing}, waited {waited:?}");
         let line = response.text();
         assert_eq!(line.lines().count(), 1, "{line:?}");
-        let told: f64 = line
+        let reported: f64 = line
             .strip_prefix("answered after ")
             .unwrap()
             .trim_end()
@@ -41,7 +41,10 @@ fn the_root_tells_its_delay_in_a_line_and_in_server_timing() {
             .unwrap()
             .parse()
             .unwrap();
-        assert!((told * 1e3 - told_ms).abs() < 0.001, "{line:?} against {timing}");
+        assert!(
+            (reported * 1e3 - reported_ms).abs() < 0.001,
+            "{line:?} against {timing}"
+        );
         delays.insert(timing);
     }
     assert_eq!(delays.len(), 10, "the delays are drawn anew each time");
@@ -51,9 +54,9 @@ fn the_root_tells_its_delay_in_a_line_and_in_server_timing() {
 fn a_query_overrides_delay_and_status() {
     let server = Server::start(&["--error-rate", "1"]);
     let mut client = server.connect();
-    let asked = Instant::now();
+    let sent_at = Instant::now();
     let response = client.get("/?delay=30ms&status=429");
-    assert!((30..1_000).contains(&asked.elapsed().as_millis()));
+    assert!((30..1_000).contains(&sent_at.elapsed().as_millis()));
     assert_eq!(response.status, 429);
     assert!(
         response.text().starts_with("answered after 0.03"),
@@ -63,13 +66,13 @@ fn a_query_overrides_delay_and_status() {
     assert_eq!(
         client.get("/?delay=0s&status=200").status,
         200,
-        "a status that is asked for is no error"
+        "a requested status is no error"
     );
     assert_eq!(client.get("/?delay=0s").status, 500);
 }
 
 #[test]
-fn a_wrong_query_is_told_of_at_once_in_one_line() {
+fn a_wrong_query_gets_400_at_once_in_one_line() {
     let server = Server::start(&["--delay-min", "2s"]);
     let mut client = server.connect();
     for query in [
@@ -80,17 +83,17 @@ fn a_wrong_query_is_told_of_at_once_in_one_line() {
         "x=1",
         "delay=1s&delay=1s",
     ] {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let response = client.get(&format!("/?{query}"));
         assert_eq!(response.status, 400, "{query}");
-        assert!(asked.elapsed() < Duration::from_secs(1), "{query}");
+        assert!(sent_at.elapsed() < Duration::from_secs(1), "{query}");
         assert_eq!(response.text().lines().count(), 1, "{query}");
         assert!(response.text().starts_with("query parameter "), "{}", response.text());
     }
 }
 
 #[test]
-fn probes_metrics_and_page_are_not_delayed() {
+fn probes_metrics_and_ui_are_not_delayed() {
     let server = Server::start(&["--delay-min", "2s"]);
     let mut client = server.connect();
     for (target, content_type, start) in [
@@ -108,9 +111,9 @@ fn probes_metrics_and_page_are_not_delayed() {
         ),
         ("/ui", "text/html; charset=utf-8", "<!"),
     ] {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let response = client.get(target);
-        assert!(asked.elapsed() < Duration::from_secs(1), "{target}");
+        assert!(sent_at.elapsed() < Duration::from_secs(1), "{target}");
         assert_eq!(response.status, 200, "{target}");
         assert_eq!(response.header("Content-Type"), Some(content_type), "{target}");
         assert!(response.header("Date").is_some(), "{target}");
@@ -161,33 +164,33 @@ fn other_paths_are_not_found_and_other_methods_not_allowed() {
 fn what_clients_send_creates_no_series() {
     let server = quick(&[]);
     let mut client = server.connect();
-    let series = |page: &str| page.lines().filter(|line| line.contains("_count{")).count();
+    let series = |exposition: &str| exposition.lines().filter(|line| line.contains("_count{")).count();
     for number in 0..50 {
         client.request(&format!("METHOD{number}"), &format!("/path{number}"), &[]);
         assert_eq!(client.receive().unwrap().status, 405);
         assert_eq!(client.get(&format!("/path{number}")).status, 404);
         assert_eq!(client.get(&format!("/?status={}", 600 + number)).status, 400);
     }
-    let page = wait_for("the last observation", Duration::from_secs(5), || {
-        let page = server.metrics();
+    let exposition = wait_for("the last observation", Duration::from_secs(5), || {
+        let exposition = server.metrics();
         let last = r#"http_request_duration_seconds_count{method="GET",path="/",status="400"}"#;
-        (value_of(&page, last) == Some(50.0)).then_some(page)
+        (value_of(&exposition, last) == Some(50.0)).then_some(exposition)
     });
-    let counted = |labels: &str| value_of(&page, &format!("http_request_duration_seconds_count{labels}"));
+    let counted = |labels: &str| value_of(&exposition, &format!("http_request_duration_seconds_count{labels}"));
     assert_eq!(counted(r#"{method="other",path="other",status="405"}"#), Some(50.0));
     assert_eq!(counted(r#"{method="GET",path="other",status="404"}"#), Some(50.0));
     // The three series from the start, those three, and the scrapes that this test made.
-    assert!(series(&page) <= 7, "{page}");
+    assert!(series(&exposition) <= 7, "{exposition}");
 }
 
 #[test]
-fn the_page_has_every_metric_from_the_start() {
+fn the_exposition_has_every_metric_from_the_start() {
     let server = quick(&[]);
-    let page = server.metrics();
+    let exposition = server.metrics();
     let main = r#"http_request_duration_seconds_count{method="GET",path="/",status="200"}"#;
-    assert_eq!(value_of(&page, main), Some(0.0));
+    assert_eq!(value_of(&exposition, main), Some(0.0));
     assert_eq!(
-        value_of(&page, "http_requests_in_flight"),
+        value_of(&exposition, "http_requests_in_flight"),
         Some(1.0),
         "the scrape itself"
     );
@@ -200,13 +203,13 @@ fn the_page_has_every_metric_from_the_start() {
         "process_start_time_seconds",
         "process_threads",
     ] {
-        assert!(value_of(&page, name).is_some(), "{name}");
+        assert!(value_of(&exposition, name).is_some(), "{name}");
     }
-    assert!(page.contains("httpserver_build_info{"), "{page}");
+    assert!(exposition.contains("httpserver_build_info{"), "{exposition}");
     for bound in [
         "0.1", "0.15", "0.225", "0.3375", "0.50625", "0.75", "1", "1.25", "1.5", "1.75", "2", "2.5", "+Inf",
     ] {
-        assert!(page.contains(&format!("le=\"{bound}\"")), "{bound}");
+        assert!(exposition.contains(&format!("le=\"{bound}\"")), "{bound}");
     }
 }
 
@@ -225,12 +228,12 @@ fn probes_and_scrapes_are_answered_while_a_thousand_requests_wait() {
     });
     let mut client = server.connect();
     for target in ["/healthz", "/readyz", "/metrics"].into_iter().cycle().take(30) {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         assert_eq!(client.get(target).status, 200);
         assert!(
-            asked.elapsed() < Duration::from_millis(500),
+            sent_at.elapsed() < Duration::from_millis(500),
             "{target} took {:?}",
-            asked.elapsed()
+            sent_at.elapsed()
         );
     }
     drop(clients);
@@ -273,10 +276,10 @@ fn errors_come_at_the_error_rate() {
 #[test]
 fn buckets_are_as_the_flag_says() {
     let server = quick(&["--buckets", "linear:0.25,0.25,8"]);
-    let page = server.metrics();
+    let exposition = server.metrics();
     assert!(
-        page.contains("le=\"0.25\"") && page.contains("le=\"2\"") && !page.contains("le=\"2.5\""),
-        "{page}"
+        exposition.contains("le=\"0.25\"") && exposition.contains("le=\"2\"") && !exposition.contains("le=\"2.5\""),
+        "{exposition}"
     );
 }
 
@@ -382,7 +385,7 @@ fn a_wrong_flag_gets_one_line_and_status_2() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_gets_one_line_and_status_1() {
+fn an_unavailable_address_gets_one_line_and_status_1() {
     let server = quick(&[]);
     for address in [server.address.to_string(), "192.0.2.1:19004".to_owned()] {
         let output = run(&["--listen", &address]);
@@ -394,7 +397,7 @@ fn an_address_that_cannot_be_had_gets_one_line_and_status_1() {
 }
 
 #[test]
-fn help_and_version_are_told_on_standard_output() {
+fn help_and_version_go_to_standard_output() {
     let help = run(&["--help"]);
     assert!(help.status.success());
     let text = String::from_utf8(help.stdout).unwrap();
@@ -423,7 +426,7 @@ fn help_and_version_are_told_on_standard_output() {
 }
 
 #[test]
-fn buckets_that_end_below_the_longest_delay_are_warned_of() {
+fn buckets_below_the_longest_delay_get_a_warning() {
     let server = Server::start(&["--buckets", "exponential:0.1,1.5,5"]);
     let stderr = server.stderr();
     let warning = stderr.lines().next().unwrap();

@@ -101,7 +101,7 @@ impl Guard {
             now: Instant::now(),
             busy: self.server.busy(),
             behind: self.server.acceptor().is_behind(),
-            short: self.rules.any_parked() || open > limit - limit / DESCRIPTORS_FREE,
+            short: self.server.acceptor().ended() || self.rules.any_parked() || open > limit - limit / DESCRIPTORS_FREE,
         };
         self.server.set_keep_alive(!situation.short);
         let Guard {

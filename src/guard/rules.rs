@@ -116,9 +116,13 @@ impl Rules {
         let idle_for = now - seen.active_at;
         if idle_for >= self.idle_timeout {
             Some(CloseReason::Idle)
+        } else if unread > 0 {
+            // Nobody has read its request yet, and its client waits.
+            None
         } else if traffic.sent == 0 && now - seen.first_at >= FIRST_REQUEST_WITHIN {
             Some(CloseReason::SlowHead)
-        } else if situation.short && unread == 0 && idle_for >= SHORT_IDLE_MAX {
+        } else if situation.short && idle_for.min(now - seen.unread_since) >= SHORT_IDLE_MAX {
+            // A request that was read just now may not have arrived.
             Some(CloseReason::Descriptors)
         } else {
             None

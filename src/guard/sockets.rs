@@ -23,9 +23,12 @@ use nix::sys::socket::{
 };
 use nix::unistd::dup2;
 
-/// Closed numbers in a row after which no further descriptor is looked for, once as many were found as are open. The kernel hands
-/// out the lowest number that is free, so open ones lie close together.
+/// Closed numbers in a row after which no further descriptor is looked for, once as many were found as are open and the highest
+/// of the last look is passed. The kernel hands out the lowest number that is free, so open ones lie close together.
 const GAP: u32 = 64;
+
+/// Descriptors that count as open and are not: a thread that blocks in `accept` has reserved one.
+const RESERVED_MAX: u64 = 8;
 
 /// The same, however many are said to be open. For one to hide behind such a gap, as many must have been open at once.
 const GAP_MAX: u32 = 65_536;
@@ -73,6 +76,8 @@ pub(super) struct Sockets {
     port: u16,
     /// What sockets are pinned by.
     pin: OwnedFd,
+    /// The highest number at which the last look found a connection.
+    highest: RawFd,
     /// The peers that were found in a look: tiny_http has two sockets for each connection.
     found: HashSet<SocketAddr>,
 }
@@ -99,6 +104,7 @@ impl Sockets {
         Ok(Sockets {
             port,
             pin: File::open("/dev/null")?.into(),
+            highest: 0,
             found: HashSet::new(),
         })
     }
@@ -108,22 +114,24 @@ impl Sockets {
         let limit = RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX);
         let mut left = open_descriptors();
         let mut gap = 0;
+        let known = std::mem::take(&mut self.highest);
         self.found.clear();
         for fd in 0..limit {
             let peer = getpeername::<SockaddrStorage>(fd);
             if peer == Err(Errno::EBADF) {
                 gap += 1;
-                if gap >= GAP_MAX || (gap >= GAP && left == 0) {
+                if gap >= GAP_MAX || (gap >= GAP && left <= RESERVED_MAX && fd > known) {
                     break;
                 }
                 continue;
             }
             gap = 0;
             left = left.saturating_sub(1);
-            if let Some(peer) = peer.ok().and_then(|peer| address(&peer))
-                && self.found.insert(peer)
-                && self.pin(fd, peer)
-            {
+            let Some(peer) = peer.ok().and_then(|peer| address(&peer)) else {
+                continue;
+            };
+            self.highest = fd;
+            if self.found.insert(peer) && self.pin(fd, peer) {
                 visit(Connection {
                     peer,
                     socket: &self.pin,

@@ -15,7 +15,7 @@ use tiny_http::{HTTPVersion, Request, Server};
 
 use super::endpoint::delay::{Delay, Distribution};
 use super::endpoint::{self, Answer};
-use super::framing::UnreadBody;
+use super::framing::{UnreadBody, is_unread};
 use super::response::Persistence;
 use super::schedule::{Refused, Schedule, Scheduled};
 use super::{Close, PendingRequests};
@@ -160,9 +160,10 @@ impl Dispatcher {
                 connection.persistence
             },
             trace: TraceContext::from_headers(endpoint::field_values(&request, "traceparent")),
-            channel: match UnreadBody::take(request) {
-                Ok(body) => Channel::Unread(body),
-                Err(request) => Channel::Writer(request.into_writer()),
+            channel: if is_unread(&request) {
+                Channel::Unread(UnreadBody::new(request))
+            } else {
+                Channel::Writer(request.into_writer())
             },
         };
         self.push(Scheduled {

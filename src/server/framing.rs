@@ -49,7 +49,7 @@ pub fn framing(request: &Request) -> Framing {
 }
 
 /// Returns whether tiny_http has left a body to whoever has the request, by its own rules.
-fn is_unread(request: &Request) -> bool {
+pub fn is_unread(request: &Request) -> bool {
     let has = |name: &'static str| request.headers().iter().any(|header| header.field.equiv(name));
     match request.body_length() {
         None => has("Transfer-Encoding"),
@@ -86,23 +86,16 @@ enum Held {
 }
 
 impl UnreadBody {
-    /// Takes a request whose body is unread.
-    ///
-    /// # Errors
-    ///
-    /// Returns a request whose body is read, or that has none.
-    pub fn take(request: Request) -> Result<UnreadBody, Request> {
-        if !is_unread(&request) {
-            return Err(request);
-        }
-        Ok(UnreadBody {
+    /// Takes a request for which [`is_unread`] holds.
+    pub fn new(request: Request) -> UnreadBody {
+        UnreadBody {
             allocates: if upgrades(&request) {
                 0
             } else {
                 request.body_length().unwrap_or(0)
             },
             held: Some(Held::Request(Box::new(request))),
-        })
+        }
     }
 
     /// Writes a response of plain text, without touching the body. The connection must be closed afterwards.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::crowd::Crowd;
 use crate::fault::Fault;
 
-/// Each on a connection of its own: the answer is the status, or one of 400 and 413 and then nothing but the end.
+/// Each on a connection of its own. The response is 400 or 413, and then the connection closes.
 const BODIES: [(&str, &[u8]); 14] = [
     ("u64's maximum", b"Content-Length: 18446744073709551615\r\n\r\n"),
     ("more than that", b"Content-Length: 99999999999999999999999999\r\n\r\n"),
@@ -30,7 +30,7 @@ const BODIES: [(&str, &[u8]); 14] = [
         b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
     ),
     (
-        "expecting to be asked for",
+        "waiting for 100 Continue",
         b"Expect: 100-continue\r\nContent-Length: 9\r\n\r\n",
     ),
 ];
@@ -77,7 +77,7 @@ fn a_body_that_never_comes_holds_nothing() {
 }
 
 #[test]
-fn what_a_refused_body_hides_is_never_taken_for_a_request() {
+fn a_request_hidden_in_a_refused_body_is_never_answered() {
     Fault {
         name: "hidden requests",
         did: "a request inside a chunked body, and one behind each kind of refused body",
@@ -103,15 +103,18 @@ fn what_a_refused_body_hides_is_never_taken_for_a_request() {
             let statuses = crowd.members[0].statuses();
             assert!(statuses.len() <= 1, "{statuses:?}");
         }
-        // What was let go of is parsed after the connection has ended.
+        // A released body is parsed after the connection has closed.
         std::thread::sleep(Duration::from_secs(1));
-        assert!(!server.metrics().contains("path=\"/ui\""), "a hidden request was taken");
+        assert!(
+            !server.metrics().contains("path=\"/ui\""),
+            "a hidden request was answered"
+        );
         "none answered, none counted".to_owned()
     });
 }
 
 #[test]
-fn a_deadly_request_behind_a_refused_one_does_no_harm() {
+fn a_huge_body_behind_a_refused_request_harms_nobody() {
     Fault {
         name: "second body behind a refused request",
         did: "90 TiB announced behind a refused body, behind 200 pipelined requests, behind unread answers",
@@ -135,7 +138,7 @@ fn a_deadly_request_behind_a_refused_one_does_no_harm() {
                     "the connection is still open"
                 );
                 let statuses = crowd.members[0].statuses();
-                let (refused, answered) = statuses.split_last().expect("an answer");
+                let (refused, answered) = statuses.split_last().expect("a response");
                 assert!(matches!(refused, 413 | 503), "{statuses:?}");
                 assert!(
                     answered.iter().all(|status| *status == 200),

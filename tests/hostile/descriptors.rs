@@ -30,7 +30,7 @@ fn limited(limit: &str) -> Command {
     command
 }
 
-/// The delay that a member's answer tells, seconds.
+/// Returns the delay in a member's response, seconds.
 fn delay_of(member: &Member) -> Option<f64> {
     let text = String::from_utf8_lossy(&member.received);
     let (_, rest) = text.split_once("answered after ")?;
@@ -38,7 +38,7 @@ fn delay_of(member: &Member) -> Option<f64> {
 }
 
 #[test]
-fn clients_are_served_past_the_limit_on_descriptors_and_fresh_ones_soon_after_they_have_left() {
+fn more_clients_than_descriptors_are_served() {
     let mut turn = turn();
     // An odd number too: whether accepting fails or what tiny_http does next depends on it.
     for (limit, request) in [
@@ -69,7 +69,7 @@ fn clients_are_served_past_the_limit_on_descriptors_and_fresh_ones_soon_after_th
                 .iter()
                 .all(|member| matches!(member.statuses()[..], [] | [200]))
         );
-        // Nobody's delay is cut short for it: they are uniform from 0 to 2 s still.
+        // No delay is shortened for it: they are still uniform from 0 to 2 s.
         let delays: Vec<f64> = crowd.members.iter().filter_map(delay_of).collect();
         let mean = delays.iter().sum::<f64>() / delays.len() as f64;
         assert!((0.85..1.15).contains(&mean), "{mean} s over {} answers", delays.len());

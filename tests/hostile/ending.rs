@@ -9,15 +9,15 @@ use crate::support::server::Server;
 
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
-fn ends(fault: &str, begin: impl FnOnce(&Server) -> Crowd) -> Duration {
+fn exits(fault: &str, begin: impl FnOnce(&Server) -> Crowd) -> Duration {
     let mut server = Server::start(&["--drain-timeout", "3s"]);
     let mut crowd = begin(&server);
-    let told = Instant::now();
+    let signalled = Instant::now();
     server.signal("TERM");
     std::thread::scope(|scope| {
         scope.spawn(|| crowd.spend(Duration::from_secs(1), false));
         let (status, _) = server.wait_exit(Duration::from_secs(20));
-        let took = told.elapsed();
+        let took = signalled.elapsed();
         assert_eq!(status.code(), Some(0), "{fault}: {}", server.stderr());
         assert!(
             took <= DRAIN_TIMEOUT + Duration::from_secs(1),
@@ -35,34 +35,34 @@ fn crowd(server: &Server, count: usize, said: &[u8]) -> Crowd {
 }
 
 #[test]
-fn sigterm_ends_it_in_time_whatever_fault_lasts() {
+fn the_server_exits_in_time_during_every_fault() {
     let mut turn = turn();
     let took = [
-        ends("silence", |server| crowd(server, 1_000, b"GET / HT")),
-        ends("delays longer than the drain timeout", |server| {
+        exits("silence", |server| crowd(server, 1_000, b"GET / HT")),
+        exits("delays longer than the drain timeout", |server| {
             crowd(server, 500, b"GET /?delay=60s HTTP/1.1\r\nHost: test\r\n\r\n")
         }),
-        ends("pipelining", |server| {
+        exits("pipelining", |server| {
             crowd(server, 100, &b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(300))
         }),
-        ends("readers that never read", |server| {
+        exits("readers that never read", |server| {
             crowd(
                 server,
                 100,
                 &b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(3_000),
             )
         }),
-        ends("bodies that never come", |server| {
+        exits("bodies that never come", |server| {
             crowd(
                 server,
                 200,
                 b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n",
             )
         }),
-        ends("HTTP/2", |server| {
+        exits("HTTP/2", |server| {
             crowd(server, 50, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
         }),
-        ends("resets", |server| {
+        exits("resets", |server| {
             for _ in 0..300 {
                 reset(server.address, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n", 0);
             }

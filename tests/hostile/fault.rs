@@ -1,4 +1,4 @@
-//! What is asserted of every case, and the table row that it prints.
+//! The assertions of every case, and the table row that it prints.
 
 use std::fs::File;
 use std::io::Write;
@@ -17,7 +17,7 @@ use crate::support::wait_for;
 /// How soon a fresh client must have its answer.
 ///
 /// The machine is shared with what else runs on it, so not the worst of some hundred probes is judged but all except the
-/// slowest twentieth, the connection's set-up included. None may be cut off.
+/// slowest twentieth, the connection's set-up included. No connection of theirs may be closed unanswered.
 pub const PROBE_MAX: Duration = Duration::from_millis(100);
 
 /// The share of the probes that must meet it.
@@ -63,7 +63,7 @@ pub fn turn() -> MutexGuard<'static, bool> {
 }
 
 impl Fault {
-    /// Runs `attack`, which tells what it saw, and asserts that a fresh client is served meanwhile, that memory stays
+    /// Runs `attack`, which returns what it saw, and asserts that a fresh client is served meanwhile, that memory stays
     /// bounded, and that everything is as before afterwards.
     ///
     /// Where only the time of the probes is amiss, it is run again, [`ATTEMPTS_MAX`] times in all: a machine that had other
@@ -107,19 +107,19 @@ impl Fault {
 
         let resident_max_mib = probes.resident_max >> 20;
         let in_time = probes.took.partition_point(|took| *took <= PROBE_MAX);
-        let asked = probes.took.len();
+        let sent = probes.took.len();
         let row = format!(
             "| {} | {} | {seen} | {} of {} within 100 ms, median {:.1}, worst {:.0} | {resident_max_mib} MiB | {:.1} s |",
             self.name,
             self.did,
             in_time,
-            asked,
+            sent,
             millis(probes.took[probes.took.len() / 2]),
             millis(*probes.took.last().unwrap()),
             back.as_secs_f64(),
         );
         assert!(resident_max_mib <= self.resident_max_mib, "memory: {row}");
-        (row, in_time as f64 / asked as f64)
+        (row, in_time as f64 / sent as f64)
     }
 }
 
@@ -136,7 +136,7 @@ fn probe(server: &Server, stop: &AtomicBool) -> Probes {
         assert_eq!(
             status,
             Some(200),
-            "a fresh client was cut off after {:?}: {}",
+            "a fresh client was closed unanswered after {:?}: {}",
             start.elapsed(),
             server.stderr()
         );
@@ -148,7 +148,7 @@ fn probe(server: &Server, stop: &AtomicBool) -> Probes {
     probes
 }
 
-/// The status that a fresh client gets, if any.
+/// Returns the status that a fresh client gets, if any.
 pub fn ask(address: SocketAddr, target: &str) -> Option<u16> {
     let mut client = Client::connect(address);
     client.request("GET", target, &[("Connection", "close")]);

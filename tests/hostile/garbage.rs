@@ -6,7 +6,7 @@ use crate::crowd::Crowd;
 use crate::fault::{Fault, PROBE_MAX, ask, turn, write_row};
 use crate::support::server::Server;
 
-/// What is sent, and the statuses of which one must come; none means that the connection may just end, or be silent.
+/// The bytes to send, and the allowed statuses. 0 means that the connection may close or stay silent.
 fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
     let mut random = fastrand::Rng::with_seed(3);
     let mut pieces: Vec<(&str, Vec<u8>, &[u16])> = (0..200)
@@ -124,7 +124,7 @@ fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
 }
 
 #[test]
-fn garbage_is_refused_and_leaves_nothing_behind() {
+fn garbage_is_refused_and_leaks_nothing() {
     Fault {
         name: "garbage",
         did: "random bytes, TLS hellos, HTTP/0.9, odd targets, bare line feeds, bytes that are not ASCII, 8 KiB of Accept, wrong parameters",
@@ -154,7 +154,7 @@ fn garbage_is_refused_and_leaves_nothing_behind() {
 const HELD_MAX: u64 = 48 * 1024;
 
 #[test]
-fn what_tiny_http_never_lets_go_of_is_small_and_harms_nobody() {
+fn what_tiny_http_never_releases_is_small_and_harms_nobody() {
     let mut turn = turn();
     let mut server = Server::start(&[]);
     server.get("/healthz");
@@ -166,7 +166,7 @@ fn what_tiny_http_never_lets_go_of_is_small_and_harms_nobody() {
     // The thread of each of these waits for itself, which no shutdown of its socket ends.
     let mut prefaces = Crowd::connect(server.address, 500);
     prefaces.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    // Nor can anybody let go of a body that there are no addresses for.
+    // Nor can a body be released that is larger than the address space.
     let mut bodies = Crowd::connect(server.address, 500);
     bodies.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n");
     assert!(bodies.until(Duration::from_secs(20), true, |member| member.closed));
@@ -193,7 +193,7 @@ fn what_tiny_http_never_lets_go_of_is_small_and_harms_nobody() {
     write_row(
         &mut turn,
         &format!(
-            "| what is never let go of | 500 HTTP/2 prefaces, 500 bodies of 90 TiB | {threads} threads and {descriptors} descriptors held, {} KiB each | {} of 100 within 100 ms, worst {worst:.0} | {} MiB | never |",
+            "| what is never released | 500 HTTP/2 prefaces, 500 bodies of 90 TiB | {threads} threads and {descriptors} descriptors held, {} KiB each | {} of 100 within 100 ms, worst {worst:.0} | {} MiB | never |",
             held >> 10,
             probes.iter().filter(|took| **took <= PROBE_MAX).count(),
             (before.0 + held * 1_000) >> 20

@@ -1,4 +1,4 @@
-//! What the doorbell and the watches cost.
+//! What the doorbell and the guard cost.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use crate::fault::{turn, write_row};
 use crate::support::client::load_until;
 use crate::support::server::Server;
 
-/// Processor time of the threads whose name starts so; of all threads that there are where it is empty.
+/// Returns the processor time of the threads whose names start with `name`; of all threads if it is empty.
 fn cpu_of_threads(server: &Server, name: &str) -> Duration {
     let folder = format!("/proc/{}/task", server.pid());
     let mut nanoseconds = 0;
@@ -27,7 +27,7 @@ fn cpu_of_threads(server: &Server, name: &str) -> Duration {
 }
 
 #[test]
-fn an_idle_server_takes_less_than_half_a_percent_of_a_core() {
+fn an_idle_server_uses_less_than_half_a_percent_of_a_core() {
     let mut turn = turn();
     let server = Server::start(&[]);
     std::thread::sleep(Duration::from_secs(6));
@@ -46,7 +46,7 @@ fn an_idle_server_takes_less_than_half_a_percent_of_a_core() {
 }
 
 #[test]
-fn the_doorbell_takes_less_than_one_percent_of_a_core_under_load() {
+fn the_doorbell_uses_less_than_one_percent_of_a_core_under_load() {
     let mut turn = turn();
     let server = Server::start(&[]);
     let stop = AtomicBool::new(false);

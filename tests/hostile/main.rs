@@ -1,13 +1,13 @@
 //! Hostile clients: each case on a fresh server at the default delay of 0 to 2 s.
 //!
-//! While a case lasts, a fresh client asks `/metrics` and `/healthz` in turn; what it must see, and what must be so
+//! While a case lasts, a fresh client requests `/metrics` and `/healthz` in turn. What it must see, and what must hold
 //! afterwards, is in [`fault`]. Each case prints its row of the README's table of faults survived:
 //!
 //! ```text
 //! cargo test --release --test hostile -- --nocapture
 //! ```
 //!
-//! They are for the release build alone: what is timed is the server that people run. Cases run one after the other, whatever
+//! They are for the release build only, which is the server that people run. Cases run one after the other, whatever
 //! the number of test threads. The soak test is run by hand:
 //!
 //! ```text

@@ -8,7 +8,7 @@ use crate::crowd::Crowd;
 use crate::fault::Fault;
 
 #[test]
-fn five_thousand_delayed_requests_down_one_connection_are_capped_and_stay_in_order() {
+fn pipelined_requests_are_limited_and_answered_in_order() {
     Fault {
         name: "pipelining, one connection",
         did: "5,000 delayed requests down one connection",
@@ -33,7 +33,7 @@ fn five_thousand_delayed_requests_down_one_connection_are_capped_and_stay_in_ord
         let requests = server.metric("http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}");
         assert!(requests.is_some());
         format!(
-            "{answered} answers in order, then {}",
+            "{answered} responses in order, then {}",
             if seen.len() > answered {
                 "503 and the end"
             } else {
@@ -44,7 +44,7 @@ fn five_thousand_delayed_requests_down_one_connection_are_capped_and_stay_in_ord
 }
 
 #[test]
-fn scrapes_behind_delayed_requests_wait_without_harm_to_others() {
+fn pipelined_scrapes_hold_up_nobody() {
     Fault {
         name: "pipelining, 100 connections",
         did: "a delayed request and 300 scrapes behind it on each of 100 connections",
@@ -55,7 +55,7 @@ fn scrapes_behind_delayed_requests_wait_without_harm_to_others() {
         let mut crowd = Crowd::connect(server.address, 100);
         crowd.send(b"GET /?status=202 HTTP/1.1\r\nHost: test\r\n\r\n");
         crowd.send(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(300));
-        // The last answer ends the connection.
+        // The last response closes the connection.
         assert!(crowd.until(Duration::from_secs(15), true, |member| member.closed));
         let mut answers = 0;
         for member in &crowd.members {
@@ -74,7 +74,7 @@ fn scrapes_behind_delayed_requests_wait_without_harm_to_others() {
 }
 
 #[test]
-fn a_flood_that_begins_anew_is_cut_each_time() {
+fn a_flood_is_closed_each_time_it_starts_again() {
     Fault {
         name: "pipelining without an end",
         did: "100 connections send 5,000 requests each at once, read nothing, and are opened anew, three times",
@@ -87,6 +87,6 @@ fn a_flood_that_begins_anew_is_cut_each_time() {
             crowd.send(&b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
             crowd.spend(Duration::from_secs(3), false);
         }
-        "cut short".to_owned()
+        "closed".to_owned()
     });
 }

@@ -1,4 +1,4 @@
-//! Clients that do not read their answers.
+//! Clients that do not read their responses, or slowly.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use crate::fault::{Fault, ask};
 use crate::support::server::Server;
 
 #[test]
-fn readers_that_never_read_hold_nobody_else_up() {
+fn readers_that_never_read_hold_up_nobody() {
     Fault {
         name: "readers that never read",
-        did: "100 connections ask for `/metrics` 5,000 times each and read nothing for 8 s",
+        did: "100 connections request `/metrics` 5,000 times each and read nothing for 8 s",
         resident_max_mib: 200,
         flags: &[],
     }
@@ -19,15 +19,15 @@ fn readers_that_never_read_hold_nobody_else_up() {
         crowd.send(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
         crowd.spend(Duration::from_secs(8), false);
         assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed));
-        "cut off".to_owned()
+        "closed".to_owned()
     });
 }
 
 #[test]
-fn readers_that_stall_within_their_allowance_are_cut_off() {
+fn readers_that_stall_are_closed() {
     Fault {
         name: "readers that stall",
-        did: "200 connections ask for `/ui` 60 times each, within what a connection may have in flight, and read nothing for 6 s",
+        did: "200 connections request `/ui` 60 times each, within what a connection may have in flight, and read nothing for 6 s",
         resident_max_mib: 200,
         flags: &[],
     }
@@ -36,9 +36,9 @@ fn readers_that_stall_within_their_allowance_are_cut_off() {
         crowd.send(&b"GET /ui HTTP/1.1\r\nHost: test\r\n\r\n".repeat(60));
         crowd.spend(Duration::from_secs(6), false);
         assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed || member.has(60)));
-        let cut = crowd.count(|member| !member.has(60));
-        assert!(cut > 100, "only {cut} were cut off");
-        format!("{cut} cut off")
+        let closed = crowd.count(|member| !member.has(60));
+        assert!(closed > 100, "only {closed} were closed");
+        format!("{closed} closed")
     });
 }
 
