@@ -72,8 +72,6 @@ pub fn options() -> Group {
                 .with(Field::Is("Allow", ALLOW))
                 .body(Body::None),
             answered(request("OPTIONS /nothing HTTP/1.1", &[]), 404).body(Body::Line),
-                .with(Field::Is("Allow", ALLOW))
-                .body(Body::Line),
             answered(request("OPTIONS / HTTP/1.1", &["Content-Length: 2"]) + "{}", 204).body(Body::None),
             refused(
                 request("OPTIONS / HTTP/1.1", &["Content-Length: 2000"]) + &"x".repeat(2_000),
