@@ -113,7 +113,12 @@ impl Guard {
                 return;
             }
             if let Some(reason) = rules.reason_to_close(connection, &situation) {
-                let unread_body = server.close(connection.peer());
+                // Of an idle connection no request can arrive, and the next one from its port must not be taken for it.
+                let idle = matches!(
+                    reason,
+                    CloseReason::Idle | CloseReason::SlowHead | CloseReason::Descriptors
+                );
+                let unread_body = if idle { None } else { server.close(connection.peer()) };
                 connection.close();
                 drop(unread_body);
                 server.closed(reason);

@@ -214,3 +214,163 @@ fn address(socket: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = socket.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
     v4.or_else(|| socket.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+    use std::time::Duration;
+
+    /// One test at a time: they are about the numbers of descriptors, which they share.
+    fn turn() -> MutexGuard<'static, ()> {
+        static TURN: Mutex<()> = Mutex::new(());
+        TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listen() -> (TcpListener, Sockets) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sockets = Sockets::of_port(listener.local_addr().unwrap().port()).unwrap();
+        (listener, sockets)
+    }
+
+    /// A client, the server's end, and the client's address.
+    fn connect(listener: &TcpListener) -> (TcpStream, TcpStream, SocketAddr) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, peer) = listener.accept().unwrap();
+        for end in [&client, &server] {
+            end.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        }
+        (client, server, peer)
+    }
+
+    fn peers(sockets: &mut Sockets) -> Vec<SocketAddr> {
+        let mut peers = Vec::new();
+        sockets.for_each(|connection| peers.push(connection.peer()));
+        peers
+    }
+
+    /// Does something to the connection of `peer`, which must be there.
+    fn with(sockets: &mut Sockets, peer: SocketAddr, mut action: impl FnMut(Connection<'_>)) {
+        let mut found = 0;
+        sockets.for_each(|connection| {
+            if connection.peer() == peer {
+                found += 1;
+                action(connection);
+            }
+        });
+        assert_eq!(found, 1);
+    }
+
+    fn assert_works(client: &mut TcpStream, server: &mut TcpStream) {
+        client.write_all(b"!").unwrap();
+        assert_eq!(server.read(&mut [0]).unwrap(), 1);
+        server.write_all(b"!").unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_connection_is_found_once_by_its_peer_and_closed() {
+        let _turn = turn();
+        let (listener, mut sockets) = listen();
+        let (mut client, server, peer) = connect(&listener);
+        let _second = server.try_clone().unwrap();
+        let (mut other, mut unharmed, other_peer) = connect(&listener);
+        let found = peers(&mut sockets);
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found.contains(&peer) && found.contains(&other_peer));
+        with(&mut sockets, peer, |connection| connection.close());
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert_works(&mut other, &mut unharmed);
+    }
+
+    #[test]
+    fn only_connections_of_our_port_are_found() {
+        let _turn = turn();
+        let (listener, mut sockets) = listen();
+        let (other_listener, mut other_sockets) = listen();
+        let (_other, _other_server, other_peer) = connect(&other_listener);
+        assert_eq!(peers(&mut sockets), []);
+        let (_client, _server, peer) = connect(&listener);
+        assert_eq!(peers(&mut sockets), [peer]);
+        assert_eq!(peers(&mut other_sockets), [other_peer]);
+    }
+
+    #[test]
+    fn a_closed_connection_is_emptied() {
+        let _turn = turn();
+        let (listener, mut sockets) = listen();
+        let (mut client, mut server, peer) = connect(&listener);
+        client.write_all(&[0; 4096]).unwrap();
+        with(&mut sockets, peer, |connection| {
+            assert_eq!(connection.unread(&mut [0; 1024]), 1024, "as far as there is room");
+            assert_eq!(connection.unread(&mut [0; 8192]), 4096);
+            connection.close();
+        });
+        assert_eq!(server.read(&mut [0]).unwrap(), 0);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "it is not reset");
+    }
+
+    #[test]
+    fn a_connection_shut_down_for_writing_still_reads() {
+        let _turn = turn();
+        let (listener, mut sockets) = listen();
+        let (mut client, mut server, peer) = connect(&listener);
+        with(&mut sockets, peer, |connection| connection.shut_down_writing());
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        client.write_all(b"!").unwrap();
+        assert_eq!(server.read(&mut [0]).unwrap(), 1);
+    }
+
+    #[test]
+    fn the_traffic_of_a_connection_is_counted() {
+        let _turn = turn();
+        let (listener, mut sockets) = listen();
+        let (mut client, mut server, peer) = connect(&listener);
+        client.write_all(&[0; 300]).unwrap();
+        server.write_all(&[0; 200]).unwrap();
+        client.read_exact(&mut [0; 200]).unwrap();
+        with(&mut sockets, peer, |connection| {
+            let traffic = connection.traffic().unwrap();
+            assert_eq!((traffic.received, traffic.sent), (300, 200));
+        });
+    }
+
+    #[test]
+    fn a_look_keeps_no_socket_open() {
+        let _turn = turn();
+        let (listener, mut sockets) = listen();
+        let (mut client, server, peer) = connect(&listener);
+        assert_eq!(peers(&mut sockets), [peer]);
+        drop(server);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert_eq!(peers(&mut sockets), []);
+    }
+
+    #[test]
+    fn a_pinned_socket_is_the_same_although_its_number_was_reused() {
+        let _turn = turn();
+        let (listener, mut sockets) = listen();
+        let (mut client, server, peer) = connect(&listener);
+        let number = server.as_raw_fd();
+        let (mut server, mut others) = (Some(server), Vec::new());
+        let mut closed = false;
+        sockets.for_each(|connection| {
+            if connection.peer() != peer {
+                return;
+            }
+            drop(server.take());
+            others.extend((0..100).map(|_| connect(&listener)));
+            let numbers = |(client, server, _): &(TcpStream, TcpStream, _)| [client.as_raw_fd(), server.as_raw_fd()];
+            assert!(others.iter().any(|other| numbers(other).contains(&number)));
+            connection.close();
+            closed = true;
+        });
+        assert!(closed);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        for (other, unharmed, _) in &mut others {
+            assert_works(other, unharmed);
+        }
+    }
+}

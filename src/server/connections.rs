@@ -212,3 +212,143 @@ impl<T> Connection<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The number of the first connection.
+    const FIRST: u64 = 1;
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn requests_of_a_connection_leave_in_the_order_they_came() {
+        let now = Instant::now();
+        let mut connections = Connections::new();
+        assert_eq!(connections.arrive(peer(1), false, now), Place::First(FIRST));
+        for request in ["second", "third"] {
+            assert_eq!(connections.arrive(peer(1), false, now), Place::Behind);
+            connections.wait(peer(1), request);
+        }
+        assert_eq!(connections.answered(peer(1), FIRST), Some("second"));
+        assert_eq!(connections.answered(peer(1), FIRST), Some("third"));
+        assert_eq!(connections.answered(peer(1), FIRST), None);
+        assert!(connections.by_peer.is_empty(), "an idle connection takes no room");
+    }
+
+    #[test]
+    fn a_full_connection_has_room_for_its_last_request_alone() {
+        let now = Instant::now();
+        let mut connections = Connections::new();
+        connections.arrive(peer(1), false, now);
+        for _ in 1..CONNECTION_IN_FLIGHT_MAX {
+            assert_eq!(connections.arrive(peer(1), false, now), Place::Behind);
+            connections.wait(peer(1), ());
+        }
+        assert_eq!(connections.arrive(peer(1), false, now), Place::Full);
+        assert_eq!(
+            connections.arrive(peer(2), false, now),
+            Place::First(FIRST + 1),
+            "another connection is not concerned"
+        );
+        assert_eq!(connections.arrive(peer(1), true, now), Place::Behind);
+        assert_eq!(connections.arrive(peer(1), false, now), Place::Closing);
+        assert_eq!(connections.arrive(peer(1), true, now), Place::Closing);
+    }
+
+    #[test]
+    fn a_closing_connection_keeps_what_arrived_last_until_it_is_closed() {
+        let now = Instant::now();
+        let mut connections = Connections::new();
+        connections.arrive(peer(1), true, now);
+        assert_eq!(connections.discard(peer(1), "second"), None);
+        assert_eq!(connections.discard(peer(1), "third"), Some("second"));
+        assert_eq!(connections.answered(peer(1), FIRST), None);
+        assert_eq!(
+            connections.arrive(peer(1), false, now),
+            Place::Closing,
+            "it is not closed yet"
+        );
+        let closed = connections.close(peer(1), Some(FIRST), now).unwrap();
+        assert_eq!(closed.discarded, Some("third"));
+        assert_eq!(connections.arrive(peer(1), false, now), Place::Closed);
+    }
+
+    #[test]
+    fn a_closed_connection_has_a_successor_after_a_while() {
+        let now = Instant::now();
+        let mut connections = Connections::new();
+        connections.arrive(peer(1), false, now);
+        connections.arrive(peer(1), false, now);
+        connections.wait(peer(1), "behind");
+        let closed = connections.close(peer(1), None, now).unwrap();
+        assert_eq!((closed.number, closed.scheduled), (FIRST, true));
+        assert_eq!(closed.waiting, ["behind"]);
+        assert!(connections.close(peer(1), None, now).is_none(), "it is closed already");
+        let before = now + DISCARD_FOR - Duration::from_nanos(1);
+        assert_eq!(connections.arrive(peer(1), false, before), Place::Closed);
+        let after = now + DISCARD_FOR;
+        assert_eq!(connections.arrive(peer(1), false, after), Place::First(FIRST + 1));
+        assert_eq!(connections.answered(peer(1), FIRST), None);
+        assert!(connections.close(peer(1), Some(FIRST), after).is_none());
+        assert_eq!(
+            connections.arrive(peer(1), false, after),
+            Place::Behind,
+            "what ends its predecessor does not concern it"
+        );
+    }
+
+    #[test]
+    fn a_connection_without_requests_can_be_closed_too() {
+        let now = Instant::now();
+        let mut connections = Connections::<()>::new();
+        let closed = connections.close(peer(1), None, now).unwrap();
+        assert!(!closed.scheduled && closed.waiting.is_empty() && closed.discarded.is_none());
+        assert_eq!(connections.arrive(peer(1), false, now), Place::Closed);
+        assert!(connections.close(peer(2), Some(7), now).is_none(), "no such number");
+    }
+
+    #[test]
+    fn closed_connections_are_forgotten_but_their_successors_are_not() {
+        let now = Instant::now();
+        let after = now + DISCARD_FOR;
+        let mut connections = Connections::<()>::new();
+        for port in 1..=100 {
+            connections.close(peer(port), None, now);
+        }
+        connections.arrive(peer(1), false, after);
+        connections.close(peer(200), None, after);
+        assert_eq!((connections.by_peer.len(), connections.closed.len()), (2, 1));
+        assert_eq!(connections.arrive(peer(1), false, after), Place::Behind);
+    }
+
+    #[test]
+    fn only_a_connection_with_nothing_behind_its_request_is_closed_if_alone() {
+        let now = Instant::now();
+        let mut connections = Connections::new();
+        connections.arrive(peer(1), false, now);
+        connections.arrive(peer(1), false, now);
+        connections.wait(peer(1), ());
+        assert!(!connections.close_if_alone(peer(1), FIRST));
+        connections.answered(peer(1), FIRST);
+        assert!(!connections.close_if_alone(peer(1), FIRST + 1), "another's number");
+        assert!(connections.close_if_alone(peer(1), FIRST));
+        assert_eq!(connections.arrive(peer(1), false, now), Place::Closing);
+    }
+
+    #[test]
+    fn only_connections_with_requests_in_flight_are_busy() {
+        let now = Instant::now();
+        let mut connections = Connections::<()>::new();
+        connections.arrive(peer(1), false, now);
+        connections.arrive(peer(2), false, now);
+        connections.close(peer(3), None, now);
+        connections.answered(peer(2), FIRST + 1);
+        assert_eq!(connections.busy().collect::<Vec<_>>(), [peer(1)]);
+        connections.close(peer(1), None, now);
+        assert_eq!(connections.busy().count(), 0);
+    }
+}

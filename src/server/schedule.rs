@@ -367,3 +367,375 @@ impl<T> State<T> {
         if stuck { self.idle.pop() } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::connections::CONNECTION_IN_FLIGHT_MAX;
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    /// How long requests of a closed connection are discarded.
+    const DISCARD_FOR: Duration = Duration::from_millis(750);
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn peer(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn request<T>(port: u16, deadline: Instant, request: T) -> Scheduled<T> {
+        Scheduled {
+            peer: peer(port),
+            deadline,
+            delayed: true,
+            last: false,
+            request,
+        }
+    }
+
+    fn last_request<T>(port: u16, deadline: Instant, of: T) -> Scheduled<T> {
+        Scheduled {
+            last: true,
+            ..request(port, deadline, of)
+        }
+    }
+
+    #[test]
+    fn what_is_due_first_is_answered_first_and_not_before() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        let soon = now + Duration::from_millis(30);
+        schedule.push(request(1, soon, "soon"), now).unwrap();
+        schedule.push(request(2, now, "now"), now).unwrap();
+        assert_eq!(schedule.next(None).0.request, "now");
+        assert_eq!(schedule.next(None).0.request, "soon");
+        assert!(Instant::now() >= soon);
+    }
+
+    #[test]
+    fn a_later_request_with_an_earlier_deadline_wakes_the_leader() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        schedule.push(request(1, now + MINUTE, "late"), now).unwrap();
+        thread::scope(|scope| {
+            let leader = scope.spawn(|| schedule.next(None).0.request);
+            while schedule.lock().leader.is_none() {
+                thread::yield_now();
+            }
+            schedule.push(request(2, now, "early"), Instant::now()).unwrap();
+            assert_eq!(leader.join().unwrap(), "early");
+        });
+        assert!(now.elapsed() < MINUTE);
+    }
+
+    #[test]
+    fn an_arrival_wakes_a_responder_that_waits_without_a_deadline() {
+        let schedule = Schedule::new(10);
+        thread::scope(|scope| {
+            let idle = scope.spawn(|| schedule.next(None).0.request);
+            while schedule.lock().idle.is_empty() {
+                thread::yield_now();
+            }
+            let now = Instant::now();
+            let soon = now + Duration::from_millis(5);
+            schedule.push(request(1, soon, "first"), now).unwrap();
+            assert_eq!(idle.join().unwrap(), "first");
+            assert!(Instant::now() >= soon);
+        });
+    }
+
+    #[test]
+    fn an_arrival_wakes_one_more_responder_if_requests_are_overdue() {
+        let schedule = Schedule::new(10);
+        thread::scope(|scope| {
+            let now = Instant::now();
+            let idle = scope.spawn(|| schedule.next(None).0.request);
+            while schedule.lock().idle.is_empty() {
+                thread::yield_now();
+            }
+            // As if the responder that was woken for it were stuck.
+            let mut state = schedule.lock();
+            state.arrivals += 1;
+            let connection = match state.connections.arrive(peer(1), false, now) {
+                Place::First(connection) => connection,
+                place => panic!("{place:?}"),
+            };
+            let overdue = request(1, now, "overdue");
+            state.count_in(&overdue);
+            state.insert(overdue, connection);
+            drop(state);
+            let later = now + OVERDUE_MAX;
+            schedule.push(request(2, later + MINUTE, "late"), later).unwrap();
+            assert_eq!(idle.join().unwrap(), "overdue");
+        });
+    }
+
+    #[test]
+    fn delayed_requests_past_the_limit_are_refused_until_one_is_answered() {
+        let schedule = Schedule::new(2);
+        let now = Instant::now();
+        schedule.push(request(1, now, 1), now).unwrap();
+        schedule.push(request(2, now, 2), now).unwrap();
+        let over = schedule.push(request(3, now, 3), now);
+        assert!(matches!(over, Err(Refused::Overload(Scheduled { request: 3, .. }))));
+        let probe = Scheduled {
+            delayed: false,
+            ..request(3, now, 4)
+        };
+        schedule.push(probe, now).unwrap();
+        let (_, first) = schedule.next(None);
+        assert_eq!(schedule.next(Some(first)).0.request, 2);
+        schedule.push(request(4, now, 5), now).unwrap();
+        assert_eq!(schedule.arrivals(), 5, "refused ones have arrived too");
+    }
+
+    #[test]
+    fn a_full_connection_gets_one_last_response() {
+        let schedule = Schedule::new(usize::MAX);
+        let now = Instant::now();
+        for number in 0..CONNECTION_IN_FLIGHT_MAX {
+            schedule.push(request(1, now, number), now).unwrap();
+        }
+        let over = schedule.push(request(1, now, 900), now);
+        assert!(matches!(
+            over,
+            Err(Refused::ConnectionFull(Scheduled { request: 900, .. }))
+        ));
+        schedule.push(last_request(1, now, 901), now).unwrap();
+        let kept = schedule.push(request(1, now, 902), now);
+        assert!(matches!(kept, Err(Refused::ConnectionClosed(None))));
+        let next_kept = schedule.push(last_request(1, now, 903), now);
+        assert!(matches!(next_kept, Err(Refused::ConnectionClosed(Some(902)))));
+        let mut answered = None;
+        for expected in (0..CONNECTION_IN_FLIGHT_MAX).chain([901]) {
+            let (next, ticket) = schedule.next(answered);
+            assert_eq!(next.request, expected);
+            answered = Some(ticket);
+        }
+        assert_eq!(schedule.close_after(answered.unwrap()), [903]);
+        assert_eq!(schedule.in_flight(), 0);
+        let closed = schedule.push(request(1, now, 904), now);
+        assert!(matches!(closed, Err(Refused::ConnectionClosed(Some(904)))));
+    }
+
+    #[test]
+    fn a_connection_closed_after_a_response_gives_back_the_requests_behind_it() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        for number in 0..3 {
+            schedule.push(request(1, now, number), now).unwrap();
+        }
+        let (_, first) = schedule.next(None);
+        assert_eq!(schedule.close_after(first), [1, 2]);
+        assert_eq!(schedule.in_flight(), 0);
+        assert!(schedule.wait_until_all_answered(Instant::now()));
+    }
+
+    #[test]
+    fn a_closed_connection_gives_back_all_of_its_requests_and_its_successor_is_served() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        let late = now + MINUTE;
+        schedule.push(request(1, late, "first"), now).unwrap();
+        schedule.push(request(2, now, "another's"), now).unwrap();
+        schedule.push(request(1, now, "second"), now).unwrap();
+        schedule.push(last_request(1, now, "last"), now).unwrap();
+        assert!(schedule.push(request(1, now, "kept"), now).is_err());
+        let mut given_back = schedule.close(peer(1));
+        given_back.sort_unstable();
+        assert_eq!(given_back, ["first", "kept", "last", "second"]);
+        assert_eq!(schedule.busy(), HashSet::from([peer(2)]));
+        assert_eq!(schedule.in_flight(), 1);
+        let too_early = schedule.push(request(1, now, "of the first"), now);
+        assert!(matches!(
+            too_early,
+            Err(Refused::ConnectionClosed(Some("of the first")))
+        ));
+        let later = Instant::now() + DISCARD_FOR;
+        schedule.push(request(1, now, "of its successor"), later).unwrap();
+        let (first, ticket) = schedule.next(None);
+        let (second, _) = schedule.next(Some(ticket));
+        let mut answered = [first.request, second.request];
+        answered.sort_unstable();
+        assert_eq!(answered, ["another's", "of its successor"]);
+    }
+
+    #[test]
+    fn a_response_to_a_closed_connection_does_not_concern_its_successor() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        schedule.push(request(1, now, "answered late"), now).unwrap();
+        let (_, of_first) = schedule.next(None);
+        assert!(schedule.close(peer(1)).is_empty(), "a responder is at it");
+        assert_eq!(schedule.in_flight(), 1);
+        let later = Instant::now() + DISCARD_FOR;
+        schedule.push(request(1, now, "second"), later).unwrap();
+        schedule.push(request(1, now, "third"), later).unwrap();
+        assert!(!schedule.close_if_alone(of_first));
+        assert!(schedule.close_after(of_first).is_empty());
+        let (second, of_second) = schedule.next(None);
+        assert_eq!(second.request, "second");
+        assert_eq!(schedule.next(Some(of_second)).0.request, "third");
+    }
+
+    #[test]
+    fn a_connection_closed_if_alone_takes_no_more_requests() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        schedule.push(request(1, now, 1), now).unwrap();
+        schedule.push(request(1, now, 2), now).unwrap();
+        let (_, first) = schedule.next(None);
+        assert!(!schedule.close_if_alone(first), "another request waits");
+        let (_, second) = schedule.next(Some(first));
+        assert!(schedule.close_if_alone(second));
+        let kept = schedule.push(request(1, now, 3), now);
+        assert!(matches!(kept, Err(Refused::ConnectionClosed(None))));
+        assert_eq!(schedule.close_after(second), [3]);
+    }
+
+    #[test]
+    fn a_connection_that_pipelines_takes_turns_with_the_others() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        for number in 0..3 {
+            schedule.push(request(1, now, number), now).unwrap();
+        }
+        schedule.push(request(2, now, 10), now).unwrap();
+        let (_, first) = schedule.next(None);
+        assert_eq!(schedule.next(Some(first)).0.request, 10);
+        assert_eq!(schedule.next(None).0.request, 1);
+    }
+
+    #[test]
+    fn after_expire_everything_is_answered_at_once() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        let late = now + MINUTE;
+        for port in 1..=3 {
+            schedule.push(request(port, late, port), now).unwrap();
+        }
+        thread::scope(|scope| {
+            let responders = [(); 3].map(|()| scope.spawn(|| schedule.next(None)));
+            while schedule.lock().leader.is_none() || schedule.lock().idle.len() < 2 {
+                thread::yield_now();
+            }
+            schedule.expire();
+            let mut answered = responders.map(|responder| responder.join().unwrap().0.request);
+            answered.sort_unstable();
+            assert_eq!(answered, [1, 2, 3]);
+        });
+        schedule.push(request(4, late, 4), now).unwrap();
+        schedule.push(request(4, late, 5), now).unwrap();
+        let (_, fourth) = schedule.next(None);
+        assert_eq!(schedule.next(Some(fourth)).0.request, 5);
+        assert!(now.elapsed() < MINUTE);
+    }
+
+    #[test]
+    fn whoever_waits_for_the_last_response_is_told_of_it() {
+        let schedule = Schedule::new(10);
+        let now = Instant::now();
+        assert!(schedule.wait_until_all_answered(now), "nothing is in flight");
+        schedule.push(request(1, now, ()), now).unwrap();
+        assert!(!schedule.wait_until_all_answered(now));
+        let (_, ticket) = schedule.next(None);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| schedule.wait_until_all_answered(now + MINUTE));
+            schedule.close_after(ticket);
+            assert!(waiting.join().unwrap());
+        });
+        assert!(now.elapsed() < MINUTE);
+    }
+
+    #[test]
+    fn many_threads_answer_everything_in_the_order_of_each_connection() {
+        const CONNECTIONS: u16 = 50;
+        const REQUESTS: u32 = 400;
+        let schedule = Arc::new(Schedule::new(usize::MAX));
+        let seen: Arc<Mutex<HashMap<SocketAddr, u32>>> = Arc::default();
+        for _ in 0..4 {
+            let (schedule, seen) = (Arc::clone(&schedule), Arc::clone(&seen));
+            // It waits for one more when the test ends.
+            thread::spawn(move || {
+                let mut answered = None;
+                loop {
+                    let (scheduled, ticket) = schedule.next(answered);
+                    let mut seen = seen.lock().unwrap();
+                    let expected = seen.entry(scheduled.peer).or_default();
+                    assert_eq!(*expected, scheduled.request, "out of order");
+                    *expected += 1;
+                    drop(seen);
+                    answered = Some(ticket);
+                }
+            });
+        }
+        thread::scope(|scope| {
+            for first in 0..2 {
+                let schedule = &schedule;
+                scope.spawn(move || {
+                    let mut random = fastrand::Rng::with_seed(u64::from(first));
+                    for number in 0..REQUESTS {
+                        for port in (first..CONNECTIONS).step_by(2) {
+                            let now = Instant::now();
+                            let deadline = now + Duration::from_micros(random.u64(0..500));
+                            let mut next = request(port, deadline, number);
+                            while let Err(Refused::ConnectionFull(back)) = schedule.push(next, now) {
+                                next = back;
+                                thread::yield_now();
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        assert!(schedule.wait_until_all_answered(Instant::now() + Duration::from_secs(20)));
+        let seen = seen.lock().unwrap();
+        assert_eq!(seen.len(), usize::from(CONNECTIONS));
+        assert!(seen.values().all(|count| *count == REQUESTS), "{seen:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_requests_leave_once_each_by_deadline_and_in_the_order_of_their_connection(
+            arrivals in prop::collection::vec((0u16..5, 0u64..1_000), 1..60)
+        ) {
+            let schedule = Schedule::new(usize::MAX);
+            let now = Instant::now();
+            let past = now - Duration::from_secs(1);
+            for (number, (port, after_us)) in arrivals.iter().enumerate() {
+                let deadline = past + Duration::from_micros(*after_us);
+                schedule.push(request(*port, deadline, number), now).unwrap();
+            }
+            let mut left: Vec<(u16, usize)> = Vec::new();
+            let mut answered = None;
+            while left.len() < arrivals.len() {
+                let (next, ticket) = schedule.next(answered);
+                left.push((next.peer.port(), next.request));
+                answered = Some(ticket);
+            }
+            for port in 0..5 {
+                let order: Vec<usize> = left.iter().filter(|(of, _)| *of == port).map(|(_, number)| *number).collect();
+                let arrived: Vec<usize> = (0..arrivals.len()).filter(|number| arrivals[*number].0 == port).collect();
+                prop_assert_eq!(order, arrived);
+            }
+            // The first one of each connection waits for nothing but its deadline.
+            let connections = schedule_heads(&arrivals);
+            let firsts: Vec<usize> = left.iter().take(connections.len()).map(|(_, number)| *number).collect();
+            prop_assert_eq!(firsts, connections);
+            prop_assert!(schedule.close_after(answered.unwrap()).is_empty());
+            prop_assert_eq!(schedule.in_flight(), 0);
+        }
+    }
+
+    /// Returns the numbers of the first request of each connection, by deadline.
+    fn schedule_heads(arrivals: &[(u16, u64)]) -> Vec<usize> {
+        let mut seen = HashSet::new();
+        let mut heads: Vec<usize> = (0..arrivals.len())
+            .filter(|number| seen.insert(arrivals[*number].0))
+            .collect();
+        heads.sort_by_key(|number| (arrivals[*number].1, *number));
+        heads
+    }
+}
