@@ -131,7 +131,8 @@ impl Sockets {
                 continue;
             };
             self.highest = fd;
-            if self.found.insert(peer) && self.pin(fd, peer) {
+            if !self.found.contains(&peer) && self.pin(fd, peer) {
+                self.found.insert(peer);
                 visit(Connection {
                     peer,
                     socket: &self.pin,

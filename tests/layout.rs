@@ -1,0 +1,34 @@
+//! The layout of the sources: the plain server knows nothing of its guard, and few files are flat.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// How many files may lie in `src` itself.
+const FLAT_MAX: usize = 5;
+
+/// Returns the files in `folder`, and its folders.
+fn entries(folder: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    let entries = fs::read_dir(folder).unwrap();
+    entries
+        .map(|entry| entry.unwrap().path())
+        .partition(|path| path.is_file())
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, folders) = entries(folder);
+    files.extend(folders.iter().flat_map(|folder| files_below(folder)));
+    files
+}
+
+#[test]
+fn the_server_never_names_the_guard_and_few_files_are_flat() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let server = files_below(&src.join("server"));
+    assert!(!server.is_empty());
+    for file in server {
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("crate::guard"), "{} names the guard", file.display());
+    }
+    let (flat, _) = entries(&src);
+    assert!(flat.len() <= FLAT_MAX, "{flat:?}");
+}
