@@ -32,7 +32,7 @@ const REQUESTS_PER_CONNECTION_MAX: u32 = 1_000_000_000;
 #[derive(Debug, Clone, PartialEq, Parser)]
 #[command(name = "httpserver", version, max_term_width = 100)]
 pub struct Flags {
-    /// Address and port to listen on; [::] is every address of IPv6 and IPv4
+    /// Address and port to listen on
     #[arg(long, env = "HTTPSERVER_LISTEN", value_name = "IP:PORT",
         default_value = LISTEN_DEFAULT, value_parser = parse_listen)]
     pub listen: SocketAddr,
