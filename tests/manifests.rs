@@ -229,9 +229,9 @@ fn every_selector_takes_the_pods_it_is_meant_for() {
 fn the_manifests_agree_with_the_binary_on_its_port_its_version_and_the_time_to_drain() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
     let default = |flag: &str| {
-        let line = help.lines().find(|line| line.trim_start().starts_with(flag)).unwrap();
-        let (_, rest) = line.rsplit_once("[default: ").unwrap();
-        rest.trim_end_matches(']').to_owned()
+        let (_, rest) = help.split_once(&format!("{flag} ")).unwrap();
+        let (_, rest) = rest.split_once("[default: ").unwrap();
+        rest.lines().next().unwrap().strip_suffix(']').unwrap().to_owned()
     };
     let deployment = object("deployment.yaml", "Deployment");
     let template = &deployment["spec"]["template"];
