@@ -463,3 +463,50 @@ fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
     let server = Server::spawn(limited);
     assert!(server.metric("process_max_fds").unwrap() > 64.0);
 }
+
+#[test]
+fn connections_close_after_the_mean_number_of_requests_but_not_those_of_probes() {
+    let server = Server::start(&["--delay-max", "0s", "--requests-per-connection", "10"]);
+    let mut client = server.connect();
+    let closed = |client: &mut Client, target| {
+        (0..2_000)
+            .filter(|_| client.get(target).header("Connection") == Some("close"))
+            .count()
+    };
+    // Seven standard deviations of a binomial.
+    assert!((106..294).contains(&closed(&mut client, "/")), "one in ten");
+    for probe in ["/healthz", "/readyz"] {
+        assert_eq!(closed(&mut client, probe), 0, "{probe}");
+    }
+    let never = Server::start(&["--delay-max", "0s", "--requests-per-connection", "0"]);
+    assert_eq!(closed(&mut never.connect(), "/"), 0);
+}
+
+#[test]
+fn the_access_log_shows_ipv4_clients_by_their_ipv4_addresses() {
+    let server = Server::spawn(command(&["--listen", "[::]:0", "--delay-max", "0s"]));
+    let address = format!("127.0.0.1:{}", server.address.port()).parse().unwrap();
+    assert_eq!(Client::connect(address).get("/").status, 200);
+    let log = wait_for("the line", Duration::from_secs(5), || {
+        let log = server.stdout();
+        log.contains('\n').then_some(log)
+    });
+    assert!(log.contains(" peer=127.0.0.1:"), "{log}");
+}
+
+#[test]
+fn without_flags_ipv4_is_served_on_a_system_whose_ipv6_is_switched_off() {
+    let script = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 && ip link set lo up && \
+        { \"$0\" 2>&1 >/dev/null & } && server=$! && \
+        curl --silent --show-error --retry 20 --retry-delay 1 --retry-connrefused http://127.0.0.1:19004/healthz; \
+        kill $server; wait $server";
+    let output = std::process::Command::new("unshare")
+        .args(["--net", "sh", "-c", script, env!("CARGO_BIN_EXE_httpserver")])
+        .output()
+        .expect("unshare starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("listening on [::]:19004") && text.contains("ok\n"),
+        "{text} {output:?}"
+    );
+}

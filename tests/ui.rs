@@ -386,7 +386,11 @@ fn the_page_is_served_with_its_policy_and_for_head_too() {
     assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));
     assert_eq!(
         response.body,
-        fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/src/ui.html")).unwrap()
+        fs::read(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/src/server/endpoint/live_page.html"
+        ))
+        .unwrap()
     );
     let head = server.connect().head("/ui");
     assert_eq!(
