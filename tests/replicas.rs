@@ -51,17 +51,21 @@ fn client(addresses: &[SocketAddr], first: usize, stop: &AtomicBool) -> (Vec<Ans
         while !stop.load(Ordering::Relaxed) {
             let asked = Instant::now();
             let sent = client.socket().write_all(b"GET / HTTP/1.1\r\nHost: httpsvc\r\n\r\n");
-            if sent.is_err() || client.receive().is_err() {
+            let received = sent.and_then(|()| client.receive());
+            let at = Instant::now();
+            let Ok(response) = received else {
                 lost += 1;
                 by = (by + 1) % addresses.len();
                 break;
-            }
-            let at = Instant::now();
+            };
             answers.push(Answer {
                 by,
                 at,
                 latency: at - asked,
             });
+            if response.header("Connection") == Some("close") {
+                break;
+            }
         }
     }
     (answers, lost)
