@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::parser::ValueSource;
 use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
 
 use crate::metrics::Bounds;
@@ -121,20 +120,17 @@ impl Flags {
             .try_get_matches_from(&arguments)
             .map_err(|error| no_flags(&error, &command, &arguments))?;
         let flags = Flags::from_arg_matches(&matches).map_err(|error| no_flags(&error, &command, &arguments))?;
-        let name = |id: &str| match matches.value_source(id) {
-            Some(ValueSource::EnvVariable) => format!("HTTPSERVER_{}", id.to_uppercase()),
-            _ => format!("--{}", id.replace('_', "-")),
-        };
+        let name = |flag| given_as(flag, &command, &arguments);
         if flags.delay_min > flags.delay_max {
             return Err(NoFlags::Wrong(format!(
                 "{} {:?}: is above --delay-max; allowed are 0s to {}",
-                name("delay_min"),
+                name("--delay-min"),
                 humantime::format_duration(flags.delay_min).to_string(),
                 humantime::format_duration(flags.delay_max),
             )));
         }
         flags.delay_distribution().map_err(|allowed| {
-            let name = name("delay_quantiles");
+            let name = name("--delay-quantiles");
             NoFlags::Wrong(format!("{name} {:?}: {allowed}", flags.quantiles_text()))
         })?;
         Ok(flags)

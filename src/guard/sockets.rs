@@ -27,11 +27,11 @@ use nix::unistd::dup2;
 /// of the last look is passed. The kernel hands out the lowest number that is free, so open ones lie close together.
 const GAP: u32 = 64;
 
-/// Descriptors that count as open and are not: a thread that blocks in `accept` has reserved one.
-const RESERVED_MAX: u64 = 8;
-
 /// The same, however many are said to be open. For one to hide behind such a gap, as many must have been open at once.
 const GAP_MAX: u32 = 65_536;
+
+/// Descriptors that count as open and are not: a thread that blocks in `accept` has reserved one.
+const RESERVED_MAX: u64 = 8;
 
 /// Bytes that are discarded at a time.
 const DISCARD_AT_A_TIME: usize = 32 * 1024;

@@ -18,7 +18,7 @@ use super::endpoint::{self, Answer};
 use super::framing::{UnreadBody, is_unread};
 use super::response::Persistence;
 use super::schedule::{Refused, Schedule, Scheduled};
-use super::{Close, PendingRequests};
+use super::{Close, PendingRequests, field_values};
 use crate::metrics::{Labels, Status, TraceContext};
 
 /// A request between its arrival and its response.
@@ -159,7 +159,7 @@ impl Dispatcher {
             } else {
                 connection.persistence
             },
-            trace: TraceContext::from_headers(endpoint::field_values(&request, "traceparent")),
+            trace: TraceContext::from_headers(field_values(&request, "traceparent")),
             channel: if is_unread(&request) {
                 Channel::Unread(UnreadBody::new(request))
             } else {
@@ -251,7 +251,7 @@ struct ConnectionField {
 
 impl ConnectionField {
     fn of(request: &Request) -> Self {
-        let lines = endpoint::field_values(request, "Connection");
+        let lines = field_values(request, "Connection");
         ConnectionField::new(lines, request.http_version())
     }
 

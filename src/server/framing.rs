@@ -11,7 +11,7 @@ use std::io::Write;
 
 use tiny_http::{Header, ReadWrite, Request, Response, StatusCode};
 
-use super::panics;
+use super::{field_values, panics};
 
 /// The longest body that tiny_http reads by itself, bytes.
 const READ_BY_TINY_HTTP_MAX: usize = 1024;
@@ -29,12 +29,8 @@ pub enum Framing {
 
 /// Returns the framing of a request's body.
 pub fn framing(request: &Request) -> Framing {
-    let values = |name: &'static str| {
-        let fields = request.headers().iter().filter(move |header| header.field.equiv(name));
-        fields.map(|header| header.value.as_str())
-    };
-    let mut lengths = values("Content-Length");
-    let encoded = values("Transfer-Encoding").next().is_some();
+    let mut lengths = field_values(request, "Content-Length");
+    let encoded = field_values(request, "Transfer-Encoding").next().is_some();
     match (lengths.next(), lengths.next()) {
         (_, Some(_)) => Framing::Malformed,
         (Some(_), None) if encoded => Framing::Malformed,
@@ -50,7 +46,7 @@ pub fn framing(request: &Request) -> Framing {
 
 /// Returns whether tiny_http has left a body to whoever has the request, by its own rules.
 pub fn is_unread(request: &Request) -> bool {
-    let has = |name: &'static str| request.headers().iter().any(|header| header.field.equiv(name));
+    let has = |name| field_values(request, name).next().is_some();
     match request.body_length() {
         None => has("Transfer-Encoding"),
         Some(length) if length <= READ_BY_TINY_HTTP_MAX => length > 0 && (has("Expect") || upgrades(request)),
@@ -60,13 +56,8 @@ pub fn is_unread(request: &Request) -> bool {
 
 /// Returns whether tiny_http takes a request for an upgrade, and so leaves all that follows alone, even when it is dropped.
 fn upgrades(request: &Request) -> bool {
-    let mut lines = request
-        .headers()
-        .iter()
-        .filter(|header| header.field.equiv("Connection"));
-    lines
-        .next()
-        .is_some_and(|first| first.value.as_str().to_ascii_lowercase().contains("upgrade"))
+    let first = field_values(request, "Connection").next();
+    first.is_some_and(|first| first.to_ascii_lowercase().contains("upgrade"))
 }
 
 /// A request whose body is unread. It holds its connection: tiny_http parses nothing behind it.

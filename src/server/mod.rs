@@ -28,6 +28,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tiny_http::Request;
+
 pub use self::acceptor::Acceptor;
 use self::access_log::AccessLog;
 use self::dispatcher::{Dispatch, PendingRequest};
@@ -179,4 +181,10 @@ impl Server {
             log.flush(FLUSH_MAX);
         }
     }
+}
+
+/// Returns the values of a field's lines, in their order.
+fn field_values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
+    let lines = request.headers().iter().filter(move |header| header.field.equiv(name));
+    lines.map(|header| header.value.as_str())
 }

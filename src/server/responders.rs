@@ -44,20 +44,12 @@ impl Responders {
     /// # Errors
     ///
     /// Returns the error of the system call.
-    pub(super) fn start(&self) -> io::Result<()> {
+    pub(super) fn start(self) -> io::Result<()> {
+        let shared = Arc::new(self);
         for _ in 0..RESPONDERS {
             let mut responder = Responder {
-                schedule: Arc::clone(&self.schedule),
-                recorder: self.metrics.recorder(),
-                metrics: Arc::clone(&self.metrics),
-                closes: self.closes.clone(),
-                log: self.log.clone(),
-                draining: Arc::clone(&self.draining),
-                keep_alive: Arc::clone(&self.keep_alive),
-                close_rate: match self.requests_per_connection {
-                    0 => 0.0,
-                    mean => 1.0 / f64::from(mean),
-                },
+                recorder: shared.metrics.recorder(),
+                shared: Arc::clone(&shared),
                 random: fastrand::Rng::new(),
                 head: Vec::new(),
                 body: Vec::new(),
@@ -69,15 +61,8 @@ impl Responders {
 }
 
 struct Responder {
-    schedule: Arc<Schedule<PendingRequests>>,
-    metrics: Arc<Metrics>,
+    shared: Arc<Responders>,
     recorder: Recorder,
-    closes: Sender<Close>,
-    log: Option<Arc<AccessLog>>,
-    draining: Arc<AtomicBool>,
-    keep_alive: Arc<AtomicBool>,
-    /// The share of responses that close their connection.
-    close_rate: f64,
     random: fastrand::Rng,
     /// The response's head, and then all of it; kept for the next one's.
     head: Vec<u8>,
@@ -98,17 +83,17 @@ impl Responder {
     fn run(&mut self) {
         let mut answered = None;
         loop {
-            let (scheduled, ticket) = self.schedule.next(answered.take());
+            let (scheduled, ticket) = self.shared.schedule.next(answered.take());
             let peer = scheduled.peer;
             match self.answer(scheduled, ticket) {
                 Outcome::KeepOpen => answered = Some(ticket),
                 Outcome::Close { unread_body, lingers } => {
                     // An unread body is the last thing that tiny_http has parsed of its connection, so there is one at most.
-                    let behind = self.schedule.close_after(ticket).into_iter();
+                    let behind = self.shared.schedule.close_after(ticket).into_iter();
                     let unread_body =
                         unread_body.or_else(|| behind.filter_map(|request| request.into_unread_body()).last());
                     // Fails only if nobody closes connections.
-                    let _ = self.closes.send(Close {
+                    let _ = self.shared.closes.send(Close {
                         peer,
                         unread_body,
                         lingers,
@@ -146,14 +131,16 @@ impl Responder {
                 let drawn = !probe
                     && persistence != Persistence::Close
                     && self.draws_close()
-                    && self.schedule.close_if_alone(ticket);
+                    && self.shared.schedule.close_if_alone(ticket);
                 let closes = last || drawn;
-                let persistence =
-                    if closes || self.draining.load(Ordering::Relaxed) || !self.keep_alive.load(Ordering::Relaxed) {
-                        Persistence::Close
-                    } else {
-                        persistence
-                    };
+                let persistence = if closes
+                    || self.shared.draining.load(Ordering::Relaxed)
+                    || !self.shared.keep_alive.load(Ordering::Relaxed)
+                {
+                    Persistence::Close
+                } else {
+                    persistence
+                };
                 self.compose(&answer, labels.status, arrived, persistence, head_only);
                 match deliver(&mut *writer, &self.head) {
                     // The next connection from the same port may be here already.
@@ -169,7 +156,7 @@ impl Responder {
         let duration = arrived.elapsed();
         self.recorder
             .record(labels, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), trace);
-        if let Some(log) = self.log.as_ref().filter(|_| !probe) {
+        if let Some(log) = self.shared.log.as_ref().filter(|_| !probe) {
             log.append(&Entry {
                 labels: &labels,
                 duration,
@@ -181,7 +168,8 @@ impl Responder {
     }
 
     fn draws_close(&mut self) -> bool {
-        self.close_rate > 0.0 && self.random.f64() < self.close_rate
+        let mean = self.shared.requests_per_connection;
+        mean > 0 && self.random.u32(..mean) == 0
     }
 
     /// Composes the response in one piece, so that it leaves in one system call.
@@ -193,7 +181,7 @@ impl Responder {
         persistence: Persistence,
         head_only: bool,
     ) {
-        let Responder { head, body, .. } = self;
+        let Responder { shared, head, body, .. } = self;
         head.clear();
         body.clear();
         let timing;
@@ -215,7 +203,7 @@ impl Responder {
             }
             Answer::Options => &[ALLOW],
             Answer::Metrics(format) => {
-                self.metrics.render(*format, self.schedule.in_flight(), body);
+                shared.metrics.render(*format, shared.schedule.in_flight(), body);
                 &[("Content-Type", format.content_type()), ("Vary", "Accept")]
             }
             Answer::LivePage => {

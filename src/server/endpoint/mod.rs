@@ -11,6 +11,7 @@ use tiny_http::{HTTPVersion, Method as RequestMethod, Request};
 
 use self::query::Overrides;
 use self::target::Target;
+use super::field_values;
 use super::framing::{Framing, framing};
 use crate::metrics::{Format, Method, Path, Status};
 
@@ -39,12 +40,6 @@ pub fn method(request: &Request) -> Method {
         RequestMethod::Head => Method::Head,
         _ => Method::Other,
     }
-}
-
-/// Returns the values of a field's lines, in their order.
-pub fn field_values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
-    let lines = request.headers().iter().filter(move |header| header.field.equiv(name));
-    lines.map(|header| header.value.as_str())
 }
 
 /// Returns the label of a request's path and the answer to it. `ready` is what `/readyz` reports.
