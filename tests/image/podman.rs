@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// The image as the Deployment names it.
-pub const IMAGE: &str = "localhost/httpserver:1.0.0";
+pub const IMAGE: &str = concat!("localhost/httpserver:", env!("CARGO_PKG_VERSION"));
 
 /// podman with the tests' configuration.
 pub struct Podman {
