@@ -1,0 +1,271 @@
+//! The README and the pages of docs/: links lead somewhere, tables say what the program says, and commands work.
+
+#[path = "docs/commands.rs"]
+mod commands;
+#[path = "docs/page.rs"]
+mod page;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use commands::{Surroundings, commands};
+use page::{Page, read, root};
+use support::client::load;
+use support::prometheus::{Major, Prometheus, percent_encoded};
+use support::server::{Server, run};
+use support::wait_for;
+
+/// Lines of the README at most.
+const README_MAX: usize = 220;
+
+/// Returns a path without `..` and `.` in it.
+fn normalized(path: &Path) -> PathBuf {
+    let mut normalized = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(normalized.pop()),
+            Component::CurDir => {}
+            other => normalized.push(other),
+        }
+    }
+    normalized
+}
+
+/// Returns the text in backquotes.
+fn code(cell: &str) -> &str {
+    cell.trim_matches('`')
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let pages = Page::all();
+    let mut broken = Vec::new();
+    for page in &pages {
+        for link in page.links().into_iter().filter(|link| !link.contains("://")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match file {
+                "" => page.path.clone(),
+                file => normalized(&page.path.parent().unwrap().join(file)),
+            };
+            let has_anchor = || {
+                let target = pages.iter().find(|page| page.path == target);
+                target.is_some_and(|target| target.anchors().iter().any(|known| known == anchor))
+            };
+            if !root().join(&target).exists() || !(anchor.is_empty() || has_anchor()) {
+                broken.push(format!("{}: {link}", page.path.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= README_MAX, "{lines} lines");
+}
+
+#[test]
+fn the_table_of_flags_is_that_of_the_help() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let part = |text: &str, begin: &str, end: char| Some(text.split_once(begin)?.1.split(end).next()?.to_owned());
+    let flags: BTreeSet<[String; 3]> = help
+        .split("\n      --")
+        .skip(1)
+        .map(|flag| {
+            let default = flag
+                .split_once("[default: ")
+                .map(|(_, rest)| rest.split("]\n").next().unwrap());
+            [
+                format!("--{}", flag.split(' ').next().unwrap()),
+                part(flag, "[env: ", '=').expect("a variable"),
+                default.unwrap_or("none").to_owned(),
+            ]
+        })
+        .collect();
+    let table = Page::read("README.md").table("## Flags");
+    let documented: BTreeSet<[String; 3]> = table
+        .iter()
+        .map(|row| [0, 1, 2].map(|cell| code(&row[cell]).to_owned()))
+        .collect();
+    assert_eq!(documented, flags);
+}
+
+#[test]
+fn the_table_of_endpoints_is_what_the_server_answers() {
+    let server = Server::start(&["--delay-min", "300ms", "--delay-max", "300ms"]);
+    let not_found = server.get("/nothing");
+    assert_eq!(not_found.status, 404);
+    let listed = not_found
+        .text()
+        .split_once("there are ")
+        .unwrap()
+        .1
+        .trim()
+        .replace(" and ", ", ");
+    let listed: BTreeSet<String> = listed.split(", ").map(str::to_owned).collect();
+    let mut documented = BTreeSet::new();
+    for row in Page::read("README.md").table("## Endpoints") {
+        let [path, delayed, response, ..] = &row[..] else {
+            panic!("{row:?}");
+        };
+        if path == "anything else" {
+            assert_eq!((delayed.as_str(), response.as_str()), ("no", "404"));
+            continue;
+        }
+        let asked = std::time::Instant::now();
+        let status = server.get(code(path)).status.to_string();
+        assert!(response.starts_with(&status), "{path}: {status}");
+        assert_eq!(
+            asked.elapsed() >= Duration::from_millis(300),
+            delayed == "yes",
+            "{path}"
+        );
+        documented.insert(code(path).to_owned());
+    }
+    assert_eq!(documented, listed);
+}
+
+#[test]
+fn the_table_of_metrics_is_that_of_the_exposition() {
+    let exposition = Server::start(&[]).metrics();
+    let types = exposition
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let exported: BTreeMap<String, String> = types.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect();
+    let table = Page::read("README.md").table("## Metrics");
+    let documented: BTreeMap<String, String> = table
+        .iter()
+        .map(|row| (code(&row[0]).to_owned(), row[1].clone()))
+        .collect();
+    assert_eq!(documented, exported);
+    for row in table {
+        // Of its first series, without the buckets' own label.
+        let name = code(&row[0]);
+        let series = exposition
+            .lines()
+            .find(|line| line.starts_with(name) && !line.contains("le=\""))
+            .unwrap();
+        let labels = series
+            .split_once('{')
+            .map_or("", |(_, rest)| rest.split('}').next().unwrap());
+        let labels: Vec<&str> = labels
+            .split(',')
+            .filter_map(|pair| Some(pair.split_once('=')?.0))
+            .collect();
+        let documented: Vec<&str> = row[2].split(", ").filter(|label| !label.is_empty()).map(code).collect();
+        assert_eq!(labels, documented, "{name}");
+    }
+}
+
+#[test]
+fn every_command_works_or_is_known_not_to_run_here() {
+    let mut surroundings = Surroundings::new();
+    let mut wrong = Vec::new();
+    for page in Page::all() {
+        for block in page.blocks.iter().filter(|block| block.language == "sh") {
+            for command in commands(block) {
+                if let Err(error) = surroundings.check(&command) {
+                    wrong.push(format!("{}: `{command}`: {error}", page.path.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(surroundings.unused(), [""; 0], "no page has these any more");
+}
+
+#[test]
+fn every_block_has_a_language_that_is_checked() {
+    for page in Page::all() {
+        for block in &page.blocks {
+            let path = page.path.display();
+            match block.language.as_str() {
+                // By other tests of this file, or nothing to check.
+                "sh" | "promql" | "text" => {}
+                "yaml" => {
+                    let value: serde_yaml_ng::Value = serde_yaml_ng::from_str(&block.text).expect("YAML");
+                    if value.get("global").is_some() || value.get("scrape_configs").is_some() {
+                        check_config(&block.text);
+                    }
+                }
+                other => panic!("{path}: nothing checks a block of {other:?}"),
+            }
+        }
+    }
+}
+
+/// Has promtool check a part of a configuration of Prometheus.
+fn check_config(text: &str) {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prometheus-of-docs.yml");
+    std::fs::write(&file, text).unwrap();
+    let output = Major::Three
+        .promtool()
+        .args(["check", "config"])
+        .arg(file)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+#[test]
+fn every_query_is_valid_and_those_in_blocks_have_a_result() {
+    let server = Server::start(&[]);
+    let prometheus = Prometheus::scraping(&[server.address]);
+    load(server.address, "/", 20, Duration::from_secs(4));
+    for page in Page::all() {
+        for block in page.blocks.iter().filter(|block| block.language == "promql") {
+            wait_for(&block.text, Duration::from_secs(10), || {
+                let result = prometheus.query(&block.text);
+                result.first().filter(|series| series["value"][1] != "NaN").map(drop)
+            });
+        }
+        for query in page.code().into_iter().filter(|code| is_query(code)) {
+            let target = format!("/api/v1/format_query?query={}", percent_encoded(&query));
+            prometheus.api(&target);
+        }
+    }
+}
+
+/// Returns whether inline code is a query, not a name alone or a part of one.
+fn is_query(code: &str) -> bool {
+    let names_a_metric = ["http_request", "process_cpu"].iter().any(|name| code.contains(name));
+    names_a_metric
+        && ["rate(", "sum ", "count by", " / "]
+            .iter()
+            .any(|part| code.contains(part))
+}
+
+#[test]
+fn every_version_is_that_of_cargo_toml() {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut files: Vec<PathBuf> = Page::all().into_iter().map(|page| page.path).collect();
+    let named = [
+        "Containerfile",
+        "Cargo.lock",
+        "yaml/deployment.yaml",
+        "yaml/compose/compose.yaml",
+    ];
+    files.extend(named.map(PathBuf::from));
+    for file in files {
+        let text = read(&file);
+        for begin in [
+            "localhost/httpserver:",
+            "image.version=\"",
+            "name = \"httpserver\"\nversion = \"",
+        ] {
+            for rest in text.split(begin).skip(1) {
+                assert!(rest.starts_with(version), "{}: {begin}{:.9}", file.display(), rest);
+            }
+        }
+    }
+    let changelog = read("CHANGELOG.md");
+    let newest = changelog.lines().find(|line| line.starts_with("## ")).unwrap();
+    assert!(newest.starts_with(&format!("## {version} - ")), "{newest}");
+}
