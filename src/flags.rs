@@ -46,12 +46,12 @@ pub struct Flags {
         default_value = "2s", value_parser = parse_duration)]
     pub delay_max: Duration,
 
-    /// Quantiles of the delay of /, as in 0.5=80ms,0.9=300ms,0.99=1.5s; linear between them, from --delay-min at 0 to
+    /// Quantiles of the delay of /, such as 0.5=80ms,0.9=300ms,0.99=1.5s; linear between them, from --delay-min at 0 to
     /// --delay-max at 1
     #[arg(long, env = "HTTPSERVER_DELAY_QUANTILES", value_name = "Q=DURATION,...")]
     pub delay_quantiles: Option<Quantiles>,
 
-    /// Share of / that is answered 500, after its delay
+    /// Share of the requests to / that get 500 after their delay
     #[arg(long, env = "HTTPSERVER_ERROR_RATE", value_name = "0..1",
         default_value = "0", value_parser = parse_error_rate, allow_negative_numbers = true)]
     pub error_rate: f64,
@@ -62,7 +62,7 @@ pub struct Flags {
         default_value_t = Bounds::default(), allow_negative_numbers = true)]
     pub buckets: Bounds,
 
-    /// Requests to / that may wait at a time; further ones are answered 503
+    /// Requests to / that may wait at a time; further ones get 503
     #[arg(long, env = "HTTPSERVER_MAX_IN_FLIGHT", value_name = "COUNT",
         default_value = "10000", value_parser = parse_max_in_flight, allow_negative_numbers = true)]
     pub max_in_flight: usize,
@@ -170,7 +170,7 @@ impl Flags {
         let largest = Duration::from_nanos(self.buckets.largest_ns());
         (largest < self.delay_max).then(|| {
             format!(
-                "the largest bucket of --buckets, {} s, is under --delay-max, {} s: histogram_quantile answers no more than the former",
+                "the largest bucket of --buckets, {} s, is below --delay-max, {} s: histogram_quantile cannot return more than that bucket",
                 largest.as_secs_f64(),
                 self.delay_max.as_secs_f64(),
             )

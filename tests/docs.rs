@@ -77,7 +77,7 @@ fn the_table_of_flags_is_that_of_the_help() {
         .map(|flag| {
             let default = flag
                 .split_once("[default: ")
-                .map(|(_, rest)| rest.split("]\n").next().unwrap());
+                .map(|(_, rest)| rest.lines().next().unwrap().trim_end_matches(']'));
             [
                 format!("--{}", flag.split(' ').next().unwrap()),
                 part(flag, "[env: ", '=').expect("a variable"),
@@ -268,4 +268,31 @@ fn every_version_is_that_of_cargo_toml() {
     let changelog = read("CHANGELOG.md");
     let newest = changelog.lines().find(|line| line.starts_with("## ")).unwrap();
     assert!(newest.starts_with(&format!("## {version} - ")), "{newest}");
+}
+
+#[test]
+fn the_table_of_limits_is_that_of_the_sources() {
+    for row in Page::read("docs/robustness.md").table("### Limits") {
+        let [name, value, file, ..] = &row[..] else {
+            panic!("{row:?}");
+        };
+        let constant = format!("const {}: ", code(name));
+        let source = read(code(file));
+        let definition = source
+            .split_once(&constant)
+            .unwrap_or_else(|| panic!("{file} has no {name}"))
+            .1;
+        let defined = definition.split_once(" = ").unwrap().1.split(';').next().unwrap();
+        let (number, unit) = value.split_once(' ').unwrap_or((value, ""));
+        let number = number.replace(',', "");
+        let documented = match unit {
+            "s" => format!("Duration::from_secs({number})"),
+            "ms" if name.ends_with("_MS`") => number,
+            "ms" => format!("Duration::from_millis({number})"),
+            "µs" => format!("Duration::from_micros({number})"),
+            "KiB" => format!("{number} * 1024"),
+            _ => number,
+        };
+        assert_eq!(defined.replace('_', ""), documented.replace('_', ""), "{name}");
+    }
 }

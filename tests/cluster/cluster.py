@@ -34,7 +34,13 @@ class Cluster:
 
     def kubectl_result(self, words, stdin=None):
         """The same, with standard error beside."""
-        command = ["kubectl", *(shlex.split(words) if isinstance(words, str) else words)]
+        return self._run(["kubectl", *(shlex.split(words) if isinstance(words, str) else words)], stdin)
+
+    def shell(self, command):
+        """Runs a command line in which `kubectl` is for this cluster."""
+        return self._run(["bash", "-euo", "pipefail", "-c", command]).stdout
+
+    def _run(self, command, stdin=None):
         result = subprocess.run(
             command,
             input=stdin,

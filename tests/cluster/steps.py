@@ -7,7 +7,7 @@ from cluster import ROOT, SERVER_NAMESPACE
 from prometheus import Dashboard, Prometheus
 from waiting import Failure, wait_for
 
-# What the README says that people should do.
+# What the README and the pages of docs/ say that people should do.
 APPLY = "kubectl apply -f yaml/"
 DELETE = "kubectl delete -f yaml/"
 APPLY_PROMETHEUS = [
@@ -17,6 +17,7 @@ APPLY_PROMETHEUS = [
     "kubectl -n monitoring rollout status deployment/prometheus",
 ]
 LOAD = "kubectl apply -f yaml/monitoring/load.yaml"
+UPGRADE = "kubectl apply view-last-applied deployment/httpserver -o yaml | sed '/^  replicas:/d' | kubectl apply set-last-applied -f -"
 
 READY_WITHIN_S = 30
 WORST_ANSWER_S = 3
@@ -51,6 +52,7 @@ def chosen(cluster, flags):
         yield run.measure_in_prometheus
         yield run.load
     yield run.apply_again
+    yield run.upgrade
     if may_disturb:
         yield run.kill
     if flags.with_autoscaler:
@@ -58,11 +60,17 @@ def chosen(cluster, flags):
     yield run.delete
 
 
-def readme(command):
-    """The words of a kubectl command, which must stand in the README as it is done here."""
-    if command not in (ROOT / "README.md").read_text():
-        raise Failure(f"the README does not say `{command}`")
-    return command.removeprefix("kubectl ")
+def documented(command):
+    """The command, which must stand in the README, the changelog or a page of docs/ as it is done here."""
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    if not any(command in page.read_text() for page in pages):
+        raise Failure(f"no page says `{command}`")
+    return command
+
+
+def words_of(command):
+    """The words of a documented kubectl command."""
+    return documented(command).removeprefix("kubectl ")
 
 
 def succeeds(command):
@@ -96,7 +104,7 @@ class Steps:
         self.cluster.create_namespace(SERVER_NAMESPACE, "restricted")
         self.cluster.kubectl(f"config set-context --current --namespace={SERVER_NAMESPACE}")
         self.applied = began = time.monotonic()
-        applied = self.cluster.kubectl_result(readme(APPLY))
+        applied = self.cluster.kubectl_result(words_of(APPLY))
         if applied.stderr:
             raise Failure(f"`{APPLY}` warns: {applied.stderr.strip()}")
         self.cluster.kubectl(f"rollout status deployment/httpserver --timeout={READY_WITHIN_S}s")
@@ -114,12 +122,12 @@ class Steps:
         self.cluster.kubectl(["patch", "horizontalpodautoscaler/httpserver", "--patch", no_fewer])
 
     def deploy_prometheus(self):
-        """Prometheus as the README says: it discovers each pod by its annotations"""
+        """Prometheus as docs/monitoring.md says: it discovers each pod by its annotations"""
         if self.cluster.exists("namespace/monitoring"):
             raise Failure("the namespace monitoring exists: the test deletes it, so it must be the test's own")
         self.cluster.created.append("-f yaml/monitoring/namespace.yaml -f yaml/monitoring/prometheus/")
         for command in APPLY_PROMETHEUS:
-            self.cluster.kubectl(readme(command))
+            self.cluster.kubectl(words_of(command))
         wait_for("the pods to be scraped", 60, self._scrapes_each_pod, every_s=1)
         version = self.prometheus.api("status/buildinfo")["version"]
         yield f"Prometheus {version} has each pod up"
@@ -231,7 +239,7 @@ class Steps:
     def load(self):
         """the load generator sends 15 to 25 requests a second, spread over the pods"""
         window_s = 20
-        self.cluster.kubectl(readme(LOAD))
+        self.cluster.kubectl(words_of(LOAD))
         pods = self.cluster.pods()
         counts = lambda: {pod.name: self.cluster.metrics(pod).get(ANSWERED, 0) for pod in pods}
         idle = sum(counts().values())
@@ -251,12 +259,22 @@ class Steps:
     def apply_again(self):
         """applied again while scaled to 4: still 4, and no pod restarted"""
         before = self.cluster.ready_pods(4, within_s=5)
-        self.cluster.kubectl(readme(APPLY))
+        self.cluster.kubectl(words_of(APPLY))
         # Longer than the autoscaler and the Deployment's controller need to act.
         time.sleep(20)
         after = self.cluster.ready_pods(4, within_s=5)
         if {(pod.uid, pod.restarts) for pod in before} != {(pod.uid, pod.restarts) for pod in after}:
             raise Failure("other pods than before, or restarted ones")
+
+    def upgrade(self):
+        """upgraded from version 1, whose Deployment has `replicas`: still 4"""
+        manifest = (ROOT / "yaml/deployment.yaml").read_text()
+        self.cluster.kubectl("apply -f -", stdin=manifest.replace("\nspec:\n", "\nspec:\n  replicas: 4\n", 1))
+        self.cluster.shell(documented(UPGRADE))
+        self.cluster.kubectl(words_of(APPLY))
+        replicas = self.cluster.get("deployment/httpserver")["spec"]["replicas"]
+        if replicas != 4:
+            raise Failure(f"{replicas} replicas")
 
     def kill(self):
         """one pod's process killed under load: ready again in 10 s, the others lose nothing, rates show no spike"""
@@ -313,7 +331,7 @@ class Steps:
 
     def delete(self):
         """`kubectl delete -f yaml/` leaves nothing in the namespace"""
-        self.cluster.kubectl(readme(DELETE))
+        self.cluster.kubectl(words_of(DELETE))
         kinds = set(self.cluster.kubectl("api-resources --namespaced --verbs=list -o name").split())
         # What happened is no object of anybody's; metrics are none at all.
         kinds -= {"events", "events.events.k8s.io", "pods.metrics.k8s.io"}

@@ -81,14 +81,11 @@ const FLAGS_OF_PEOPLE: [&str; 2] = ["--rm", "--publish"];
 
 /// Returns the commands of a block: without comments, continued lines joined.
 pub fn commands(block: &Block) -> Vec<String> {
-    let joined = block.text.replace("\\\n", " ");
-    let commands = joined.lines().map(|line| match line.split_once("  #") {
-        Some((command, _)) => command,
-        None => line,
-    });
+    let joined: String = block.text.split("\\\n").map(str::trim_start).collect();
+    let commands = joined.lines().map(|line| line.split("    #").next().unwrap().trim());
     commands
-        .map(|command| command.split_whitespace().collect::<Vec<_>>().join(" "))
         .filter(|command| !command.is_empty() && !command.starts_with('#'))
+        .map(str::to_owned)
         .collect()
 }
 
@@ -228,6 +225,7 @@ fn script_knows(command: &str) -> Result<(), String> {
         "tests/cluster/run" => read("tests/cluster/main.py"),
         _ => read(script),
     };
+    let known: Vec<&str> = known.split(|c: char| !(c.is_alphanumeric() || c == '-')).collect();
     let unknown = words.find(|word| (word.starts_with("--") || *word == "fast") && !known.contains(word));
     require(unknown.is_none(), format!("{script} does not know {unknown:?}"))
 }

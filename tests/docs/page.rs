@@ -115,7 +115,7 @@ impl Page {
             .skip(2)
             .map(|row| {
                 row.trim_matches('|')
-                    .split(" | ")
+                    .split('|')
                     .map(|cell| cell.trim().to_owned())
                     .collect()
             })
