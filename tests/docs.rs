@@ -8,11 +8,12 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use commands::{Surroundings, commands};
 use page::{Page, read, root};
-use support::client::load;
+use support::client::load_until;
 use support::prometheus::{Major, Prometheus, percent_encoded};
 use support::server::{Server, run};
 use support::wait_for;
@@ -218,18 +219,27 @@ fn check_config(text: &str) {
 fn every_query_is_valid_and_those_in_blocks_have_a_result() {
     let server = Server::start(&[]);
     let prometheus = Prometheus::scraping(&[server.address]);
-    load(server.address, "/", 20, Duration::from_secs(4));
-    for page in Page::all() {
-        for block in page.blocks.iter().filter(|block| block.language == "promql") {
-            wait_for(&block.text, Duration::from_secs(10), || {
-                let result = prometheus.query(&block.text);
-                result.first().filter(|series| series["value"][1] != "NaN").map(drop)
-            });
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| load_until(server.address, "/", 20, Duration::from_secs(30), &stop));
+        for block in Page::all().iter().flat_map(|page| &page.blocks) {
+            if block.language == "promql" {
+                wait_for(&block.text, Duration::from_secs(20), || {
+                    let result = prometheus.query(&block.text);
+                    result.first().filter(|series| series["value"][1] != "NaN").map(drop)
+                });
+            }
         }
-        for query in page.code().into_iter().filter(|code| is_query(code)) {
-            let target = format!("/api/v1/format_query?query={}", percent_encoded(&query));
-            prometheus.api(&target);
-        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let queries: Vec<String> = Page::all()
+        .iter()
+        .flat_map(Page::code)
+        .filter(|code| is_query(code))
+        .collect();
+    assert!(!queries.is_empty());
+    for query in queries {
+        prometheus.api(&format!("/api/v1/format_query?query={}", percent_encoded(&query)));
     }
 }
 
