@@ -292,7 +292,7 @@ fn median_ns(group: &str, name: &str) -> Option<f64> {
     samples.get(samples.len() / 2).copied()
 }
 
-/// Prints the README's table. Ratios are to the fastest peer, below 1 where this crate is the faster.
+/// Prints the table of docs/performance.md. Ratios are to the fastest peer, below 1 where this crate is the faster.
 fn table() -> Option<()> {
     const PEERS: [&str; 3] = ["prometheus", "prometheus-client", "metrics-exporter-prometheus"];
     type Row = (&'static str, &'static str, fn(&str, &str) -> Option<f64>, f64);

@@ -1,4 +1,4 @@
-//! The figures that the README names, held to their bounds: of the release build, while nothing else runs, by
+//! The figures in docs/performance.md, held to their bounds: of the release build, while nothing else runs, by
 //! `cargo test --release --test figures -- --test-threads=1 --nocapture`.
 #![cfg(not(debug_assertions))]
 

@@ -23,7 +23,7 @@ const WINDOW: Duration = Duration::from_secs(15);
 /// The main series, of answers that took their delay.
 const SERIES: &str = r#"method="GET",path="/",status="200""#;
 
-/// For the README; said past the test harness, which keeps what a passing test prints to itself.
+/// For docs/kubernetes.md; said past the test harness, which keeps what a passing test prints to itself.
 fn tell(figure: &str) {
     let line = format!("\nfigure: {figure}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();

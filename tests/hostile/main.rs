@@ -1,7 +1,7 @@
 //! Hostile clients: each case on a fresh server at the default delay of 0 to 2 s.
 //!
 //! While a case lasts, a fresh client requests `/metrics` and `/healthz` in turn. What it must see, and what must hold
-//! afterwards, is in [`fault`]. Each case prints its row of the README's table of faults survived:
+//! afterwards, is in [`fault`]. Each case prints its row of the table in docs/robustness.md:
 //!
 //! ```text
 //! cargo test --release --test hostile -- --nocapture
