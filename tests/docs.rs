@@ -14,7 +14,7 @@ use std::time::Duration;
 use commands::{Surroundings, commands};
 use page::{Page, read, root};
 use support::client::load_until;
-use support::prometheus::{Major, Prometheus, percent_encoded};
+use support::prometheus::{Major, Prometheus, percent_encoded, scrape_config};
 use support::server::{Server, run};
 use support::wait_for;
 
@@ -166,7 +166,7 @@ fn every_command_works_or_is_known_not_to_run_here() {
     let mut surroundings = Surroundings::new();
     let mut wrong = Vec::new();
     for page in Page::all() {
-        for block in page.blocks.iter().filter(|block| block.language == "sh") {
+        for block in page.blocks.iter().filter(|block| block.is_commands()) {
             for command in commands(block) {
                 if let Err(error) = surroundings.check(&command) {
                     wrong.push(format!("{}: `{command}`: {error}", page.path.display()));
@@ -185,7 +185,7 @@ fn every_block_has_a_language_that_is_checked() {
             let path = page.path.display();
             match block.language.as_str() {
                 // By other tests of this file, or nothing to check.
-                "sh" | "promql" | "text" => {}
+                "sh" | "console" | "promql" | "text" => {}
                 "yaml" => {
                     let value: serde_yaml_ng::Value = serde_yaml_ng::from_str(&block.text).expect("YAML");
                     if value.get("global").is_some() || value.get("scrape_configs").is_some() {
@@ -218,7 +218,9 @@ fn check_config(text: &str) {
 #[test]
 fn every_query_is_valid_and_those_in_blocks_have_a_result() {
     let server = Server::start(&[]);
-    let prometheus = Prometheus::scraping(&[server.address]);
+    let native = "global:\n  scrape_native_histograms: true\n  always_scrape_classic_histograms: true\n";
+    let config = scrape_config(&[server.address]).replace("global:\n", native);
+    let prometheus = Prometheus::start(&config, &[]);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| load_until(server.address, "/", 20, Duration::from_secs(30), &stop));

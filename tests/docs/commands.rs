@@ -13,7 +13,7 @@ use crate::support::server::Server;
 enum Handler {
     /// It is run, beside a server without flags.
     Run,
-    /// It starts that server.
+    /// The server starts with its flags. A build of its own would take minutes, so the binary is this test's.
     Starts,
     /// Its targets exist: it would run the tests or the benches.
     Cargo,
@@ -145,7 +145,11 @@ impl Surroundings {
             .1
         {
             Handler::Run => self.run(command),
-            Handler::Starts => Ok(()),
+            Handler::Starts => {
+                let flags = rest.split(' ').skip_while(|word| *word != "--").skip(1);
+                drop(Server::start(&flags.collect::<Vec<_>>()));
+                Ok(())
+            }
             Handler::Cargo => cargo_targets_exist(rest),
             Handler::Script => script_knows(rest),
             Handler::TestedBy(test) => has_each_flag(rest, test),

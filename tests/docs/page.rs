@@ -29,6 +29,12 @@ pub struct Block {
     pub text: String,
 }
 
+impl Block {
+    pub fn is_commands(&self) -> bool {
+        ["sh", "console"].contains(&self.language.as_str())
+    }
+}
+
 impl Page {
     pub fn read(path: impl Into<PathBuf>) -> Page {
         let path = path.into();
