@@ -1,8 +1,8 @@
 //! All metrics of the server, and the formats in which they are exposed.
 //!
-//! Each thread that responds to requests owns a [`Recorder`] and records durations through it. [`Metrics::render`] writes
-//! the exposition. Recording never blocks, and rendering never waits for a recorder. The `_count`, `_sum` and buckets of
-//! one exposition describe the same observations; `record/histogram.rs` explains how.
+//! Each thread that responds to requests owns a [`Recorder`] and records durations through it. [`Metrics::render`]
+//! writes the exposition. Recording never blocks, and rendering never waits for a recorder. The `_count`, `_sum` and
+//! buckets of one exposition describe the same observations; `record/histogram.rs` explains how.
 
 mod expose;
 mod process;
@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// The statuses whose series for `GET /` exist from the start. Alerts and dashboards use their rates, and a rate misses the
-/// first event of a series that appears only with it.
+/// The statuses whose series for `GET /` exist from the start. Alerts and dashboards use their rates, and a rate misses
+/// the first event of a series that appears only with it.
 const INITIAL_STATUSES: [Status; 3] = [Status::OK, Status::INTERNAL_SERVER_ERROR, Status::SERVICE_UNAVAILABLE];
 
 /// The settings of [`Metrics`]. They never change.
@@ -65,8 +65,8 @@ pub struct Metrics {
 
 /// The largest number of series that have native buckets. Further series have classic buckets only.
 ///
-/// Native buckets take 2 KiB for each series and recorder. The limit keeps them within 8 MiB with 64 recorders, even if a
-/// client causes every method, path and status.
+/// Native buckets take 2 KiB for each series and recorder. The limit keeps them within 8 MiB with 64 recorders, even if
+/// a client causes every method, path and status.
 const NATIVE_SERIES_MAX: usize = 63;
 
 /// The properties that a series has from its creation.
@@ -77,8 +77,8 @@ struct Created {
     has_native: bool,
 }
 
-/// The number of the next scrape that exposes exemplars, from 1. It has a cache line of its own, since every observation
-/// reads it and only scrapes write it.
+/// The number of the next scrape that exposes exemplars, from 1. It has a cache line of its own, since every
+/// observation reads it and only scrapes write it.
 #[repr(align(128))]
 struct NextScrape(AtomicU64);
 
@@ -132,7 +132,8 @@ impl Metrics {
         expose::render_durations(&self.state(0, Usage::default()), out);
     }
 
-    /// Returns the Unix time at which the process started, in milliseconds. It never changes, so it identifies the process.
+    /// Returns the Unix time at which the process started, in milliseconds. It never changes, so it identifies the
+    /// process.
     fn started_at_ms(&self) -> u64 {
         self.process.started_at_ms()
     }

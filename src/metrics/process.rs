@@ -1,7 +1,7 @@
 //! The `process_*` metrics: what the kernel reports about this process.
 //!
-//! Names and meanings follow Prometheus's "Standard and runtime collectors"; proc(5) describes the sources. A value that
-//! cannot be read is `None` and left out of the exposition, never guessed.
+//! Names and meanings follow Prometheus's "Standard and runtime collectors"; proc(5) describes the sources. A value
+//! that cannot be read is `None` and left out of the exposition, never guessed.
 
 use super::expose::decimal::NS_PER_SECOND;
 use super::record::unix_time_ms;
@@ -30,8 +30,8 @@ pub(super) struct Usage {
     pub open_fds: Option<u64>,
     /// The soft limit, at which `open` fails.
     pub max_fds: Option<u64>,
-    /// The Unix time at which the process started. It changes if the clock is set, since the kernel counts from the time
-    /// of boot and then changes that.
+    /// The Unix time at which the process started. It changes if the clock is set, since the kernel counts from the
+    /// time of boot and then changes that.
     pub start_time_ms: Option<u64>,
     pub threads: Option<u64>,
 }
@@ -134,7 +134,8 @@ fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
 
 /// Returns the Unix time of boot from the line `btime` of /proc/stat, as Prometheus's client for Go does.
 ///
-/// The file grows with the number of processors and interrupts, so it is read in parts rather than into one large buffer.
+/// The file grows with the number of processors and interrupts, so it is read in parts rather than into one large
+/// buffer.
 fn boot_time_seconds() -> Option<u64> {
     const NAME: &[u8] = b"\nbtime ";
     // `btime 18446744073709551615` between two newlines.
@@ -175,8 +176,9 @@ fn page_size_bytes() -> Option<u64> {
 
 /// Returns the number of open descriptors.
 ///
-/// Since Linux 6.2 this is the size of /proc/self/fd. Older kernels report a size of 0, which is never the number, since
-/// the server always has open descriptors. There the entries are counted, except the descriptor that is open for counting.
+/// Since Linux 6.2 this is the size of /proc/self/fd. Older kernels report a size of 0, which is never the number,
+/// since the server always has open descriptors. There the entries are counted, except the descriptor that is open for
+/// counting.
 fn open_fds() -> Option<u64> {
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => (fs::read_dir("/proc/self/fd").ok()?.count() as u64).checked_sub(1),

@@ -52,7 +52,8 @@ fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
 /// Writes the number at the end of `digits` and returns where it starts.
 fn fill(digits: &mut [u8; 20], mut value: u64) -> usize {
     let mut start = digits.len();
-    // Two digits an iteration halve the number of divisions. Those are by constants, so they compile to multiplications.
+    // Two digits an iteration halve the number of divisions. Those are by constants, so they compile to
+    // multiplications.
     while value >= 100 {
         let pair = (value % 100) as u8;
         value /= 100;

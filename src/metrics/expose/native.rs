@@ -13,8 +13,8 @@ pub(super) struct Span<'a> {
 
 /// Returns the spans of all buckets in use except the zero bucket, which is the first of `native`.
 ///
-/// A single empty bucket does not end a span, since another span takes more space than the bucket's count (OpenMetrics 2.0,
-/// "Histogram with Native Buckets").
+/// A single empty bucket does not end a span, since another span takes more space than the bucket's count (OpenMetrics
+/// 2.0, "Histogram with Native Buckets").
 pub(super) fn spans(native: &[u64]) -> impl Iterator<Item = Span<'_>> {
     let mut from = 1;
     // A first span that starts at index 0 has offset 0.

@@ -1,8 +1,8 @@
 //! Chooses the format of an exposition by the Accept header (RFC 9110, section 12.5.1), with the media types of
 //! Prometheus's "Scrape protocol content negotiation".
 //!
-//! Prometheus 3 also sends a parameter `escaping`, which says how to escape names outside the legacy character set. It is
-//! ignored: all our names are within that set, and no version of Prometheus reads the parameter in a response.
+//! Prometheus 3 also sends a parameter `escaping`, which says how to escape names outside the legacy character set. It
+//! is ignored: all our names are within that set, and no version of Prometheus reads the parameter in a response.
 
 /// The largest number of media ranges that are considered. Those after them are ignored.
 const RANGES_MAX: usize = 64;
@@ -67,8 +67,8 @@ impl Format {
 
     /// Returns the format of a media type with these parameters.
     ///
-    /// A wildcard is not a request for a newer format, so it means text if the type matches. A missing version means the
-    /// oldest.
+    /// A wildcard is not a request for a newer format, so it means text if the type matches. A missing version means
+    /// the oldest.
     fn find(media_type: &str, parameters: &Parameters) -> Option<(Format, Specificity)> {
         let specificity = match parameters.version {
             Some(_) => Specificity::Version,

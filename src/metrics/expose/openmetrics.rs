@@ -12,8 +12,8 @@ pub(super) static DIALECT: Dialect = Dialect {
     end: "# EOF\n",
 };
 
-/// Appends the lines TYPE, UNIT and HELP, in this order ("MetricFamily metadata"). The name of the family lacks the suffix
-/// of its samples ("Suffixes").
+/// Appends the lines TYPE, UNIT and HELP, in this order ("MetricFamily metadata"). The name of the family lacks the
+/// suffix of its samples ("Suffixes").
 fn metadata(out: &mut Vec<u8>, family: &Family) {
     let suffix = family.kind.suffix();
     put_metadata(out, family, family.name.strip_suffix(suffix).unwrap_or(family.name));

@@ -14,9 +14,9 @@ pub const BOUND_MAX_NS: u64 = 100_000 * NS_PER_SECOND;
 
 /// Inclusive upper bounds of buckets, in whole nanoseconds, above zero and strictly increasing. `+Inf` is implied.
 ///
-/// Parsed from seconds: a list `0.1,0.15`; `linear:START,WIDTH,COUNT`; `exponential:START,FACTOR,COUNT`, where each bound
-/// is the previous one times the factor, rounded to the nearest nanosecond. Displayed as a list of exact decimals that
-/// parses to the same bounds.
+/// Parsed from seconds: a list `0.1,0.15`; `linear:START,WIDTH,COUNT`; `exponential:START,FACTOR,COUNT`, where each
+/// bound is the previous one times the factor, rounded to the nearest nanosecond. Displayed as a list of exact decimals
+/// that parses to the same bounds.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bounds {
     upper_ns: Vec<u64>,
@@ -123,8 +123,8 @@ impl FromStr for Bounds {
     }
 }
 
-/// Parses `START,STEP,COUNT` and returns that many bounds. `next` makes each from the previous one and the step, which is
-/// in billionths.
+/// Parses `START,STEP,COUNT` and returns that many bounds. `next` makes each from the previous one and the step, which
+/// is in billionths.
 fn progression(fields: &str, next: impl Fn(u64, u64) -> Option<u64>) -> Result<Vec<u64>, BoundsError> {
     let mut fields = fields.splitn(3, ',');
     let (Some(start), Some(step), Some(count)) = (fields.next(), fields.next(), fields.next()) else {

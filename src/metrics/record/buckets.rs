@@ -9,11 +9,12 @@ pub(crate) const NATIVE_SCHEMA: i8 = 3;
 /// The width of the zero bucket: 2^-20 seconds, which is also the lower limit of the first native bucket.
 pub(crate) const ZERO_THRESHOLD_SECONDS: f64 = 1.0 / (1u64 << 20) as f64;
 
-/// The number of native buckets: the zero bucket, and 256 from 2^-20 to 2^12 seconds. Longer durations are in the last one.
+/// The number of native buckets: the zero bucket, and 256 from 2^-20 to 2^12 seconds. Longer durations are in the last
+/// one.
 pub(crate) const NATIVE_BUCKETS: usize = 257;
 
-/// The index that native bucket 0, the zero bucket, would have in the schema: bucket *i* has index *i* − 160 and the upper
-/// limit 2^(index / 8) seconds.
+/// The index that native bucket 0, the zero bucket, would have in the schema: bucket *i* has index *i* − 160 and the
+/// upper limit 2^(index / 8) seconds.
 pub(crate) const NATIVE_INDEX_OF_0: i32 = -160;
 
 /// The upper limits of the native buckets from 0.5 to 1: the powers of 2^(1/8), as client_golang has them.
@@ -46,11 +47,11 @@ pub(crate) struct Place {
 
 /// The limits of all buckets, prepared for the search. A binary search would cost 1.5 ns more an observation.
 ///
-/// The next bucket is random, so a branch on it would be mispredicted, which costs as much as the rest of an observation.
-/// The search therefore has no branches. The exponent and the highest mantissa bits of a duration, as a float64, select one
-/// of [`CELLS`] cells, which are in the order of durations. A table has the number of limits below each cell, so only the
-/// limits within the cell are left to compare. At most one of those is native. The number of classic comparisons is the same
-/// for every cell: as many as the fullest cell has limits, usually one.
+/// The next bucket is random, so a branch on it would be mispredicted, which costs as much as the rest of an
+/// observation. The search therefore has no branches. The exponent and the highest mantissa bits of a duration, as a
+/// float64, select one of [`CELLS`] cells, which are in the order of durations. A table has the number of limits below
+/// each cell, so only the limits within the cell are left to compare. At most one of those is native. The number of
+/// classic comparisons is the same for every cell: as many as the fullest cell has limits, usually one.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     cells: [Cell; CELLS],
@@ -63,8 +64,8 @@ pub(crate) struct Buckets {
     classic_count: usize,
 }
 
-/// The numbers of limits below every duration of a cell. The number of native ones is at most 255: the last limit is not
-/// counted but always compared.
+/// The numbers of limits below every duration of a cell. The number of native ones is at most 255: the last limit is
+/// not counted but always compared.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell {
     classic: u8,

@@ -29,8 +29,8 @@ pub(crate) fn unix_time_ms() -> u64 {
 /// copies; `published` is the number of the last complete one. Neither side waits for the other:
 ///
 /// - the writer fills the copy that is not published, then publishes it;
-/// - a reader reads `published`, that copy, and `published` again. If the number has changed, the copy may be torn, and the
-///   reader starts over with the newer one, which is complete.
+/// - a reader reads `published`, that copy, and `published` again. If the number has changed, the copy may be torn, and
+///   the reader starts over with the newer one, which is complete.
 ///
 /// Orderings. A reader that saw `published` must see the words stored before it: hence its release store and acquire
 /// load. A reader that saw a word of a later exemplar in its copy must see that `published` has changed: the release
@@ -137,7 +137,8 @@ mod tests {
             while !reader.is_finished() {
                 id += 1;
                 slot.write(whole(id));
-                // Pauses of different lengths: after a long one a reader finds a complete exemplar at the first attempt.
+                // Pauses of different lengths: after a long one a reader finds a complete exemplar at the first
+                // attempt.
                 (0..id % 256).for_each(|_| std::hint::spin_loop());
             }
             id

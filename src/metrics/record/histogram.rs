@@ -18,8 +18,8 @@ const LOG_LEN: u64 = 4;
 /// The mark of an exemplar with a sampled trace: above the number of any scrape.
 const SAMPLED: u64 = u64::MAX;
 
-/// The largest number of native buckets that a reader copies before it catches up with the writer: about as many as there
-/// are classic ones.
+/// The largest number of native buckets that a reader copies before it catches up with the writer: about as many as
+/// there are classic ones.
 #[cfg(not(loom))]
 const PART_MAX: usize = 64;
 #[cfg(loom)]
@@ -32,16 +32,16 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// # The problem
 ///
-/// A histogram is many numbers, and an observation changes three of them: the counts of a classic and a native bucket, and
-/// the sum. A reader that copies the numbers while they change gets a set of observations that never existed: a later one
-/// without an earlier one, or a sum that does not match the counts. With locks, or with a hot and a cold copy, every
-/// observation pays for the solution. Here the reader pays.
+/// A histogram is many numbers, and an observation changes three of them: the counts of a classic and a native bucket,
+/// and the sum. A reader that copies the numbers while they change gets a set of observations that never existed: a
+/// later one without an earlier one, or a sum that does not match the counts. With locks, or with a hot and a cold
+/// copy, every observation pays for the solution. Here the reader pays.
 ///
 /// # The algorithm
 ///
 /// There is one writer. [`Recorder`](super::Recorder) is not `Clone` and records through `&mut self`, each recorder has
-/// a shard of its own, and a shard passes to the next recorder only through a release and an acquire. So the writer's loads
-/// of its own words ([`Word::own`]) are exact, and a load and a store replace an atomic read-modify-write.
+/// a shard of its own, and a shard passes to the next recorder only through a release and an acquire. So the writer's
+/// loads of its own words ([`Word::own`]) are exact, and a load and a store replace an atomic read-modify-write.
 ///
 /// Observations are numbered from 1. Observation *n* is written ahead, then published, then applied:
 ///
@@ -57,36 +57,38 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// The result is the series after exactly *last* observations:
 ///
-/// - The log has everything that the copy lacks. When the reader reads *first*, every observation below *first* is applied.
-///   *first* itself and those up to *last* may or may not be, and the replay sets their buckets to the counts after them.
-/// - The log also has everything that the copy has beyond *first*: an observation is applied only after it is published, so
-///   one that is in the copy is not above *last*.
-/// - There are many native buckets, so they are copied in parts, and the reader catches up after each: it repeats the steps
-///   with *last* as *first*, and the replay advances everything copied so far to the new *last*.
+/// - The log has everything that the copy lacks. When the reader reads *first*, every observation below *first* is
+///   applied. *first* itself and those up to *last* may or may not be, and the replay sets their buckets to the counts
+///   after them.
+/// - The log also has everything that the copy has beyond *first*: an observation is applied only after it is
+///   published, so one that is in the copy is not above *last*.
+/// - There are many native buckets, so they are copied in parts, and the reader catches up after each: it repeats the
+///   steps with *last* as *first*, and the replay advances everything copied so far to the new *last*.
 /// - Entry *m* is overwritten by observation *m* + `LOG_LEN`, whose first store comes after the publication of the one
 ///   before it. So while `published` is at most *first* + `LOG_LEN` − 2, the entries from *first* on are whole. Entry 0
 ///   is the initial state.
 ///
-/// The writer is wait-free: a few loads and stores, no loop, no read-modify-write. A reader never waits for a writer: one
-/// that is descheduled at any point leaves a series that can be read. A reader starts over only if `LOG_LEN` − 1
+/// The writer is wait-free: a few loads and stores, no loop, no read-modify-write. A reader never waits for a writer:
+/// one that is descheduled at any point leaves a series that can be read. A reader starts over only if `LOG_LEN` − 1
 /// observations are made while it reads, and reading takes only about as long as a few of them.
 ///
 /// # Orderings
 ///
-/// - `published` is stored with release and loaded with acquire, so a reader that saw *n* sees entry *n* and those before
-///   it, and what was applied before *n* was published.
+/// - `published` is stored with release and loaded with acquire, so a reader that saw *n* sees entry *n* and those
+///   before it, and what was applied before *n* was published.
 /// - A release fence follows the store of `published`. With the reader's acquire fences it ensures that a reader that
 ///   saw an applied count, or a word of a later entry, sees the `published` before it.
-/// - Everything else is relaxed. The counts and the log are atomics only so that a race on them is not undefined behavior.
+/// - Everything else is relaxed. The counts and the log are atomics only so that a race on them is not undefined
+///   behavior.
 ///
 /// # Exemplars
 ///
-/// Each bucket has an [`ExemplarSlot`]. A sampled trace always becomes the exemplar and stays until the next sampled one
-/// of its bucket, across any number of scrapes. Until a bucket has one, the first observation after each scrape becomes its
-/// exemplar, so that the clock is not read on every observation.
+/// Each bucket has an [`ExemplarSlot`]. A sampled trace always becomes the exemplar and stays until the next sampled
+/// one of its bucket, across any number of scrapes. Until a bucket has one, the first observation after each scrape
+/// becomes its exemplar, so that the clock is not read on every observation.
 ///
-/// The writer fills the slot after it has published the observation, and a reader reads the slots before the counts. So the
-/// observation of an exemplar is always part of the counts beside it.
+/// The writer fills the slot after it has published the observation, and a reader reads the slots before the counts. So
+/// the observation of an exemplar is always part of the counts beside it.
 ///
 /// # Limits
 ///
@@ -110,8 +112,9 @@ pub(crate) struct Histogram {
 struct Bucket {
     /// Observations in this bucket alone, not cumulative.
     count: Word,
-    /// The scrape for which the exemplar was written, or [`SAMPLED`] if it has a trace. Only the writer reads it. It is here
-    /// rather than in the slot, so that an observation that does not become an exemplar touches no further cache line.
+    /// The scrape for which the exemplar was written, or [`SAMPLED`] if it has a trace. Only the writer reads it. It is
+    /// here rather than in the slot, so that an observation that does not become an exemplar touches no further cache
+    /// line.
     exemplar_scrape: Word,
 }
 
@@ -165,8 +168,8 @@ pub(crate) struct Counts<'a> {
 }
 
 impl Histogram {
-    /// Returns an empty histogram. `classic` is the number of classic buckets, `+Inf` included, at most [`BUCKETS_MAX`];
-    /// `native` is the number of native ones, either all or 0.
+    /// Returns an empty histogram. `classic` is the number of classic buckets, `+Inf` included, at most
+    /// [`BUCKETS_MAX`]; `native` is the number of native ones, either all or 0.
     pub(crate) fn new(classic: usize, native: usize) -> Histogram {
         Histogram {
             published: Word::default(),
@@ -184,7 +187,8 @@ impl Histogram {
 
     /// Adds an observation. For the writer only.
     ///
-    /// `place` is within the numbers of buckets, `scrape` is the number of the next scrape, from 1, and `trace` is sampled.
+    /// `place` is within the numbers of buckets, `scrape` is the number of the next scrape, from 1, and `trace` is
+    /// sampled.
     #[inline]
     pub(crate) fn observe(&self, place: Place, duration_ns: u64, scrape: u64, trace: Option<TraceContext>) {
         let observation = self.published.own() + 1;
@@ -257,7 +261,8 @@ impl Histogram {
         }
     }
 
-    /// Copies the counts and returns the sum, all as of one moment, or `None` if the writer wrapped around the log meanwhile.
+    /// Copies the counts and returns the sum, all as of one moment, or `None` if the writer wrapped around the log
+    /// meanwhile.
     pub(crate) fn read(&self, counts: &mut Counts) -> Option<u128> {
         let first = self.published.load(Ordering::Acquire);
         for (count, bucket) in counts.classic.iter_mut().zip(&self.classic) {

@@ -1,7 +1,7 @@
 //! The label values, as closed sets.
 //!
-//! A series is addressed by its index in the product of the three sets. Nothing that a client sends adds to them, so the
-//! number of series, the size of the exposition and the memory have limits that are known at compile time.
+//! A series is addressed by its index in the product of the three sets. Nothing that a client sends adds to them, so
+//! the number of series, the size of the exposition and the memory have limits that are known at compile time.
 
 /// The request's method: the label `method`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -109,7 +109,8 @@ impl Status {
         Status::ALL.into_iter().find(|status| status.code() == code)
     }
 
-    /// Returns the status with a code of the table. For constants: a code that is missing from the table does not compile.
+    /// Returns the status with a code of the table. For constants: a code that is missing from the table does not
+    /// compile.
     const fn of(code: u16) -> Status {
         let mut place = 0;
         while Status(place).code() != code {

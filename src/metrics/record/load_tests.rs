@@ -23,8 +23,8 @@ const SNAPSHOTS: u64 = 10_000;
 /// Exemplars that are read while the writers record.
 const EXEMPLARS: u64 = 100_000;
 
-/// The number of different durations. Each is a whole number of seconds in a bucket of its own, so the sum follows from the
-/// buckets.
+/// The number of different durations. Each is a whole number of seconds in a bucket of its own, so the sum follows from
+/// the buckets.
 const BUCKETS: u64 = 4;
 
 fn metrics() -> Arc<Metrics> {
@@ -95,7 +95,8 @@ fn expositions_under_load_are_consistent_and_never_decrease_and_the_last_is_comp
             scope.spawn(move || {
                 let mut recorder = metrics.recorder();
                 for observation in 0..OBSERVATIONS_PER_WRITER {
-                    // The last tenth waits until enough expositions have been rendered, however the threads are scheduled.
+                    // The last tenth waits until enough expositions have been rendered, however the threads are
+                    // scheduled.
                     if observation == OBSERVATIONS_PER_WRITER / 10 * 9 {
                         while expositions.load(Ordering::Relaxed) < EXPOSITIONS_MIN && !reader.is_finished() {
                             std::thread::yield_now();

@@ -71,8 +71,8 @@ fn check_exemplars(total: &Snapshot, observed: u64) {
     }
 }
 
-/// Runs a model under every interleaving with at most `preemptions_max` preemptions. Without a limit the larger models take
-/// hours. Loom's authors found that two preemptions are enough for nearly all errors.
+/// Runs a model under every interleaving with at most `preemptions_max` preemptions. Without a limit the larger models
+/// take hours. Loom's authors found that two preemptions are enough for nearly all errors.
 fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions_max);

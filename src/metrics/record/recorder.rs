@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 /// The histograms that one recorder at a time writes to, and that every scrape reads.
 ///
-/// Shards form a list that only grows, so that it can be walked without a lock. A shard whose recorder was dropped keeps
-/// its counts and passes to the next recorder, so there are never more shards than there were recorders at the same time.
+/// Shards form a list that only grows, so that it can be walked without a lock. A shard whose recorder was dropped
+/// keeps its counts and passes to the next recorder, so there are never more shards than there were recorders at the
+/// same time.
 pub(crate) struct Shard {
     taken: AtomicBool,
     series: [OnceBox<Histogram>; SERIES_MAX],
@@ -49,8 +50,8 @@ impl Shard {
     pub(crate) fn take(first: &Arc<Shard>) -> Arc<Shard> {
         let mut shard = first;
         loop {
-            // Acquire: the new writer continues from everything that the last one wrote before its release. The load comes
-            // first so that the cache line of a shard in use does not bounce.
+            // Acquire: the new writer continues from everything that the last one wrote before its release. The load
+            // comes first so that the cache line of a shard in use does not bounce.
             if !shard.taken.load(Ordering::Relaxed)
                 && shard
                     .taken
@@ -76,8 +77,8 @@ impl Shard {
 
 /// Records the observations of one thread.
 ///
-/// It is not `Clone`, and [`record`](Recorder::record) takes `&mut self`, so each shard has one writer at a time, as the
-/// histogram's algorithm requires. Created by [`Metrics::recorder`]. Observations outlive their recorder.
+/// It is not `Clone`, and [`record`](Recorder::record) takes `&mut self`, so each shard has one writer at a time, as
+/// the histogram's algorithm requires. Created by [`Metrics::recorder`]. Observations outlive their recorder.
 pub struct Recorder {
     metrics: Arc<Metrics>,
     shard: Arc<Shard>,
@@ -91,8 +92,8 @@ impl Recorder {
 
     /// Adds a request of the given duration to its series.
     ///
-    /// If `trace` is sampled, it becomes the exemplar of its bucket and stays until the next sampled one. The ids of a trace
-    /// that is not sampled are never exposed, since no tracing backend has that trace.
+    /// If `trace` is sampled, it becomes the exemplar of its bucket and stays until the next sampled one. The ids of a
+    /// trace that is not sampled are never exposed, since no tracing backend has that trace.
     ///
     /// Wait-free. Allocates only at the first observation of a series in this recorder's shard.
     // Always inlined: it is some sixty instructions, and a call would add a quarter. The rare paths are not inlined.

@@ -11,7 +11,8 @@ pub struct TraceContext {
 impl TraceContext {
     /// Parses the `traceparent` field of a request from the values of all its lines.
     ///
-    /// Returns `None` if there is not exactly one line: the field is not a list, so neither of two lines can be trusted.
+    /// Returns `None` if there is not exactly one line: the field is not a list, so neither of two lines can be
+    /// trusted.
     pub fn from_headers<'a>(mut values: impl Iterator<Item = &'a str>) -> Option<TraceContext> {
         let value = values.next()?;
         values.next().is_none().then(|| TraceContext::parse(value))?
