@@ -53,7 +53,7 @@ impl Format {
         first.map_or(Format::Text004, |offer| offer.0)
     }
 
-    /// The Content-Type of the response.
+    /// Returns the Content-Type of a response in this format.
     pub const fn content_type(self) -> &'static str {
         match self {
             Format::Protobuf => {

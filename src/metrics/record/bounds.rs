@@ -36,12 +36,12 @@ impl Bounds {
         Ok(Bounds { upper_ns })
     }
 
-    /// The bounds in nanoseconds, in increasing order.
+    /// Returns the bounds in nanoseconds, in increasing order.
     pub fn upper_ns(&self) -> &[u64] {
         &self.upper_ns
     }
 
-    /// The largest bound. Of a quantile above it, nothing more can be known.
+    /// Returns the largest bound. Quantiles above it cannot be estimated.
     pub fn largest_ns(&self) -> u64 {
         self.upper_ns.last().copied().unwrap_or(0)
     }
@@ -75,7 +75,7 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// Why a text does not parse as [`Bounds`]. Displayed as one line that says what is allowed.
+/// An error in the text of [`Bounds`]. Displayed as one line that says what is allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BoundsError(&'static str);
 

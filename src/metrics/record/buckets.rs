@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_range_fall_into_the_first_and_last_bucket() {
+    fn the_limits_of_the_range_fall_into_the_first_and_last_bucket() {
         let buckets = buckets("0.000000001,0.000000002,100000");
         for (duration_ns, classic, native) in [
             (0, 0, 0),

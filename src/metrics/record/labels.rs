@@ -18,7 +18,7 @@ impl Method {
     /// All values, in the order of the exposition.
     pub const ALL: [Method; 3] = [Method::Get, Method::Head, Method::Other];
 
-    /// The label's value.
+    /// Returns the label's value.
     pub const fn as_str(self) -> &'static str {
         ["GET", "HEAD", "other"][self as usize]
     }
@@ -52,7 +52,7 @@ impl Path {
         Path::Other,
     ];
 
-    /// The label's value.
+    /// Returns the label's value.
     pub const fn as_str(self) -> &'static str {
         ["/", "/healthz", "/readyz", "/metrics", "/ui", "other"][self as usize]
     }
@@ -119,7 +119,7 @@ impl Status {
         Status(place)
     }
 
-    /// The status code.
+    /// Returns the status code.
     pub const fn code(self) -> u16 {
         let [hundreds, tens, ones] = *CODES[self.0 as usize].as_bytes() else {
             panic!("a status code has three digits");
@@ -127,7 +127,7 @@ impl Status {
         (hundreds - b'0') as u16 * 100 + (tens - b'0') as u16 * 10 + (ones - b'0') as u16
     }
 
-    /// The label's value: the code in decimal.
+    /// Returns the label's value: the code in decimal.
     pub const fn as_str(self) -> &'static str {
         CODES[self.0 as usize]
     }
@@ -154,7 +154,7 @@ impl Labels {
         (self.method as usize * Path::ALL.len() + self.path as usize) * Status::ALL.len() + self.status.0 as usize
     }
 
-    /// Every series, each at its [`index`](Labels::index).
+    /// Returns every series, each at its [`index`](Labels::index).
     pub(crate) fn all() -> impl Iterator<Item = Labels> {
         Method::ALL.into_iter().flat_map(|method| {
             Path::ALL.into_iter().flat_map(move |path| {
@@ -165,7 +165,7 @@ impl Labels {
         })
     }
 
-    /// The label pairs, in the order of the exposition.
+    /// Returns the label pairs, in the order of the exposition.
     pub(crate) const fn pairs(self) -> [(&'static str, &'static str); 3] {
         [
             ("method", self.method.as_str()),
@@ -203,7 +203,7 @@ impl CloseReason {
         CloseReason::RefusedBody,
     ];
 
-    /// The label's value.
+    /// Returns the label's value.
     pub const fn as_str(self) -> &'static str {
         [
             "idle",

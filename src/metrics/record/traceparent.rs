@@ -58,12 +58,12 @@ impl TraceContext {
         self.is_sampled
     }
 
-    /// The trace's id, printed as 32 hexadecimal digits.
+    /// Returns the trace's id, printed as 32 hexadecimal digits.
     pub fn trace_id(self) -> u128 {
         self.trace_id
     }
 
-    /// The id of the caller's span (`parent-id`), printed as 16 hexadecimal digits.
+    /// Returns the id of the caller's span (`parent-id`), printed as 16 hexadecimal digits.
     pub fn span_id(self) -> u64 {
         self.span_id
     }
