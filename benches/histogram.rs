@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench histogram`
 //!
-//! One benchmark iteration records [`BATCH`] durations, so that the loop and the clock around it do not count. In `record`
-//! the series is known before the clock starts: peers have a handle to it, and our labels do not change. Each of two threads
-//! has a handle (or a recorder) of its own for the same series, and the time of the slower one counts.
+//! One benchmark iteration records [`BATCH`] durations, so that the loop and the clock around it do not count. In
+//! `record` the series is known before the clock starts: peers have a handle to it, and our labels do not change. Each
+//! of two threads has a handle (or a recorder) of its own for the same series, and the time of the slower one counts.
 
 #[path = "peers/classic_only.rs"]
 mod classic_only;
@@ -32,7 +32,8 @@ const ROOT_OK: Labels = Labels {
 /// The number of series in the rendered exposition.
 const SERIES: usize = 20;
 
-/// Runs `iterations` of the work that `make` returns on each of `threads` threads at once. Returns the time of the slowest.
+/// Runs `iterations` of the work that `make` returns on each of `threads` threads at once. Returns the time of the
+/// slowest.
 fn on_threads<W: FnMut()>(threads: usize, iterations: u64, make: impl Fn() -> W + Sync) -> Duration {
     let barrier = Barrier::new(threads);
     std::thread::scope(|scope| {
@@ -114,8 +115,8 @@ fn record(criterion: &mut Criterion) {
         group.bench_function("metrics-exporter-prometheus", |bencher| {
             let peer = MetricsExporter::new();
             bencher.iter_custom(|iterations| {
-                // It keeps every value until its upkeep, which another thread would do and which is not timed. With more
-                // iterations between two upkeeps, memory would dominate the time.
+                // It keeps every value until its upkeep, which another thread would do and which is not timed. With
+                // more iterations between two upkeeps, memory would dominate the time.
                 const ITERATIONS_MAX: u64 = 64;
                 let (mut left, mut total) = (iterations, Duration::ZERO);
                 while left > 0 {

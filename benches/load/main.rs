@@ -7,8 +7,8 @@
 //! BENCH_SERVER=/path/to/httpserver cargo bench --bench load -- undelayed
 //! ```
 //!
-//! Needs `wrk` and `go`. The two servers of a row take turns, with a fresh process for each run, so that other work on the
-//! machine affects both. Only the ratios are comparable between machines. Prints Markdown.
+//! Needs `wrk` and `go`. The two servers of a row take turns, with a fresh process for each run, so that other work on
+//! the machine affects both. Only the ratios are comparable between machines. Prints Markdown.
 
 mod candidate;
 #[path = "../peers/plain_pool.rs"]

@@ -1,8 +1,9 @@
-//! Our recorder as it was before native buckets: the same algorithm for classic buckets alone, reduced to what the bench
-//! needs.
+//! Our recorder as it was before native buckets: the same algorithm for classic buckets alone, reduced to what the
+//! bench needs.
 //!
-//! One writer, plain stores under a published sequence; see `src/metrics/record/histogram.rs`. An observation does exactly
-//! the loads and stores of the original, including one exemplar for each bucket and scrape. There is no code for reading.
+//! One writer, plain stores under a published sequence; see `src/metrics/record/histogram.rs`. An observation does
+//! exactly the loads and stores of the original, including one exemplar for each bucket and scrape. There is no code
+//! for reading.
 
 use httpserver::metrics::{Bounds, Method, Path, Status, TraceContext};
 use std::sync::OnceLock;

@@ -31,8 +31,8 @@ pub fn bounds() -> Vec<f64> {
     Bounds::default().upper_ns().iter().map(|&ns| ns as f64 / 1e9).collect()
 }
 
-/// Returns durations between 0 and 2 s, uniformly distributed and the same in every run. With a large `count`, no branch
-/// predictor can learn them.
+/// Returns durations between 0 and 2 s, uniformly distributed and the same in every run. With a large `count`, no
+/// branch predictor can learn them.
 pub fn durations_ns(count: usize) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(19_004);
     (0..count).map(|_| random.u64(0..2_000_000_000)).collect()

@@ -16,8 +16,8 @@ use crate::support::wait_for;
 
 /// How soon a fresh client must have its response, connecting included.
 ///
-/// Other programs run on the machine too, so the slowest twentieth of some hundred probes does not count. Even of those,
-/// none may be closed unanswered.
+/// Other programs run on the machine too, so the slowest twentieth of some hundred probes does not count. Even of
+/// those, none may be closed unanswered.
 pub const PROBE_MAX: Duration = Duration::from_millis(100);
 
 /// The share of the probes that must meet [`PROBE_MAX`].
@@ -30,8 +30,8 @@ const ATTEMPTS_MAX: u32 = 3;
 /// threads for 5 s.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 
-/// How many more threads and descriptors than before the fault are allowed: those that a probe or the doorbell happens to
-/// use.
+/// How many more threads and descriptors than before the fault are allowed: those that a probe or the doorbell happens
+/// to use.
 const SLACK: usize = 6;
 
 /// Held by the case that runs, so that cases run one at a time. Whether the table has been begun.
@@ -65,11 +65,11 @@ pub fn turn() -> MutexGuard<'static, bool> {
 }
 
 impl Fault {
-    /// Runs `attack`, which returns what the clients saw. Asserts that fresh clients are served meanwhile, that memory stays
-    /// bounded, and that afterwards everything is as before.
+    /// Runs `attack`, which returns what the clients saw. Asserts that fresh clients are served meanwhile, that memory
+    /// stays bounded, and that afterwards everything is as before.
     ///
-    /// If only the probes are too slow, the case is run again, up to [`ATTEMPTS_MAX`] times in all: a busy machine is not the
-    /// server's fault, and a fault of the server shows each time.
+    /// If only the probes are too slow, the case is run again, up to [`ATTEMPTS_MAX`] times in all: a busy machine is
+    /// not the server's fault, and a fault of the server shows each time.
     pub fn survived(self, attack: impl Fn(&Server) -> String) {
         let mut turn = turn();
         for attempt in 1..=ATTEMPTS_MAX {

@@ -6,7 +6,8 @@ use crate::crowd::Crowd;
 use crate::fault::{Fault, PROBE_MAX, fetch_status, turn, write_row};
 use crate::support::server::Server;
 
-/// Returns names, the bytes to send, and the allowed statuses. Status 0 means that the connection may close or stay silent.
+/// Returns names, the bytes to send, and the allowed statuses. Status 0 means that the connection may close or stay
+/// silent.
 fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
     let mut random = fastrand::Rng::with_seed(3);
     let mut pieces: Vec<(&str, Vec<u8>, &[u16])> = (0..200)

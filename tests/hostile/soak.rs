@@ -15,7 +15,8 @@ const LASTS: Duration = Duration::from_secs(180);
 /// The number of well-behaved clients, none of whose requests may be lost.
 const CLIENTS: usize = 200;
 
-/// The other clients: what they send, how many connect at a time, whether they read, and how long they stay, in seconds.
+/// The other clients: what they send, how many connect at a time, whether they read, and how long they stay, in
+/// seconds.
 const FAULTS: [(&[u8], usize, bool, u64); 9] = [
     (b"", 200, false, 5),
     (b"GET / HTTP/1.1\r\nHost: test\r\nX-Dribble: ", 100, false, 5),
