@@ -1,4 +1,4 @@
-//! More requests than may wait.
+//! More requests than may be in flight.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ fn requests_past_the_limit_are_refused_at_once_and_counted() {
         let start = Instant::now();
         let mut crowd = Crowd::connect(server.address, 1_000);
         crowd.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-        // Before the first of those that were taken is due.
+        // Before the first admitted request is due.
         while crowd.count(|member| member.has(1)) < 700 {
             assert!(start.elapsed() < Duration::from_millis(950), "refused too late");
-            crowd.spend(Duration::from_millis(5), true);
+            crowd.run_for(Duration::from_millis(5), true);
         }
         let refused_after = start.elapsed();
         assert!(crowd.until(Duration::from_secs(5), true, |member| member.has(1)));
