@@ -561,7 +561,9 @@ fn the_load_job_sends_each_request_and_prints_nothing() {
     let curl = load_job(&server, REQUESTS).output().expect("curl is installed");
     assert!(curl.status.success(), "{curl:?}");
     assert_eq!((curl.stdout.len(), curl.stderr.len()), (0, 0), "{curl:?}");
-    assert_eq!(server.metric(ANSWERED), Some(f64::from(REQUESTS)));
+    wait_for("the last request to be recorded", Duration::from_secs(5), || {
+        (server.metric(ANSWERED)? == f64::from(REQUESTS)).then_some(())
+    });
 }
 
 #[test]

@@ -16,15 +16,17 @@ use support::prometheus::free_address;
 use support::server::{Server, command, value_of};
 use support::wait_for;
 
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 11] = [
     "HTTPSERVER_LISTEN",
     "HTTPSERVER_DELAY_MIN",
     "HTTPSERVER_DELAY_MAX",
+    "HTTPSERVER_DELAY_QUANTILES",
     "HTTPSERVER_ERROR_RATE",
     "HTTPSERVER_BUCKETS",
     "HTTPSERVER_MAX_IN_FLIGHT",
     "HTTPSERVER_DRAIN_TIMEOUT",
     "HTTPSERVER_IDLE_TIMEOUT",
+    "HTTPSERVER_REQUESTS_PER_CONNECTION",
     "HTTPSERVER_ACCESS_LOG",
 ];
 
@@ -206,11 +208,14 @@ fn an_error_in_a_variable_names_the_variable() {
         ("HTTPSERVER_DELAY_MIN", "fast"),
         ("HTTPSERVER_DELAY_MIN", "3s"),
         ("HTTPSERVER_DELAY_MAX", "2h"),
+        ("HTTPSERVER_DELAY_QUANTILES", "0.5=3s"),
+        ("HTTPSERVER_DELAY_QUANTILES", "half"),
         ("HTTPSERVER_ERROR_RATE", "2"),
         ("HTTPSERVER_BUCKETS", "2,1"),
         ("HTTPSERVER_MAX_IN_FLIGHT", "0"),
         ("HTTPSERVER_DRAIN_TIMEOUT", "soon"),
         ("HTTPSERVER_IDLE_TIMEOUT", "0s"),
+        ("HTTPSERVER_REQUESTS_PER_CONNECTION", "-1"),
         ("HTTPSERVER_ACCESS_LOG", "maybe"),
     ] {
         let mut wrong = command(&[]);

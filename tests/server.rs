@@ -260,7 +260,9 @@ fn requests_past_max_in_flight_are_refused_and_probes_are_not() {
         assert_eq!(client.receive().unwrap().status, 200);
     }
     let counted = r#"http_request_duration_seconds_count{method="GET",path="/",status="503"}"#;
-    assert_eq!(server.metric(counted), Some(1.0));
+    wait_for("the refusal to be recorded", Duration::from_secs(5), || {
+        (server.metric(counted)? == 1.0).then_some(())
+    });
     assert_eq!(server.get("/").status, 200, "requests are admitted again");
 }
 
@@ -340,7 +342,7 @@ fn flags_override_environment_variables() {
 
 #[test]
 fn an_invalid_flag_gets_one_line_and_status_2() {
-    let cases: [(&[&str], &[&str]); 18] = [
+    let cases: [(&[&str], &[&str]); 21] = [
         (&["--listen", "nowhere"], &["--listen", "\"nowhere\"", "0.0.0.0:19004"]),
         (&["--delay-min", "fast"], &["--delay-min", "\"fast\"", "0s to 1h"]),
         (&["--delay-min=-1s"], &["--delay-min", "\"-1s\"", "0s to 1h"]),
@@ -348,6 +350,18 @@ fn an_invalid_flag_gets_one_line_and_status_2() {
         (
             &["--delay-min", "3s"],
             &["--delay-min", "\"3s\"", "--delay-max", "0s to 2s"],
+        ),
+        (
+            &["--delay-quantiles", "half"],
+            &["--delay-quantiles", "\"half\"", "0.5=80ms"],
+        ),
+        (
+            &["--delay-quantiles", "0.5=3s"],
+            &["--delay-quantiles", "\"0.5=3s\"", "--delay-max, 2s"],
+        ),
+        (
+            &["--requests-per-connection", "-1"],
+            &["--requests-per-connection", "\"-1\"", "0 to 1000000000"],
         ),
         (&["--error-rate", "1.5"], &["--error-rate", "\"1.5\"", "0 to 1"]),
         (&["--error-rate", "NaN"], &["--error-rate", "\"NaN\"", "0 to 1"]),
@@ -405,11 +419,13 @@ fn help_and_version_go_to_standard_output() {
         "listen",
         "delay-min",
         "delay-max",
+        "delay-quantiles",
         "error-rate",
         "buckets",
         "max-in-flight",
         "drain-timeout",
         "idle-timeout",
+        "requests-per-connection",
         "access-log",
     ] {
         let variable = format!("HTTPSERVER_{}", flag.to_uppercase().replace('-', "_"));

@@ -252,7 +252,7 @@ mod tests {
             "# HELP httpserver_build_info The version of the running server.",
             "# TYPE httpserver_build_info gauge",
             concat!("httpserver_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-            "# HELP httpserver_start_time_seconds When the process started, in Unix time as of then; it never changes.",
+            "# HELP httpserver_start_time_seconds Start time of the process since unix epoch in seconds, by its clock at the start; it never changes.",
             "# TYPE httpserver_start_time_seconds gauge",
         ];
         assert_eq!(reproducible(&exposition(&metrics, Format::Text004)), expected);

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
 use crate::fault::Fault;
+use crate::support::wait_for;
 
 #[test]
 fn requests_past_the_limit_are_refused_at_once_and_counted() {
@@ -40,7 +41,9 @@ fn requests_past_the_limit_are_refused_at_once_and_counted() {
                 "http_request_duration_seconds_count{{method=\"GET\",path=\"/\",status=\"{status}\"}}"
             ))
         };
-        assert_eq!((counted(200), counted(503)), (Some(300.0), Some(700.0)));
+        wait_for("the last response to be recorded", Duration::from_secs(5), || {
+            ((counted(200), counted(503)) == (Some(300.0), Some(700.0))).then_some(())
+        });
         format!(
             "300 answered, 700 refused with 503 within {:.0} ms of the first connection",
             refused_after.as_secs_f64() * 1e3

@@ -167,17 +167,6 @@ impl Client {
         self.closing = response.connection_has("close");
         Ok(response)
     }
-
-    /// Reads until the server closes the connection.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of the connection if it times out or is reset.
-    pub fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest)?;
-        Ok(rest)
-    }
 }
 
 /// What the clients of a load measured.
@@ -187,8 +176,6 @@ pub struct Seen {
     pub latencies: Vec<Duration>,
     /// The number of requests that were not answered.
     pub lost: usize,
-    /// How long the load lasted.
-    pub lasted: Duration,
 }
 
 impl Seen {
@@ -200,11 +187,6 @@ impl Seen {
     pub fn quantile(&self, q: f64) -> f64 {
         let rank = (q * self.latencies.len() as f64).ceil() as usize;
         self.latencies[rank.clamp(1, self.latencies.len()) - 1].as_secs_f64()
-    }
-
-    /// Returns the responses per second.
-    pub fn rate(&self) -> f64 {
-        self.latencies.len() as f64 / self.lasted.as_secs_f64()
     }
 }
 
@@ -232,7 +214,6 @@ pub fn load_until(address: SocketAddr, target: &str, clients: usize, lasts: Dura
             seen.lost += one.lost;
         }
     });
-    seen.lasted = start.elapsed();
     seen.sort();
     seen
 }

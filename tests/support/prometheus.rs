@@ -121,11 +121,6 @@ impl Prometheus {
         Prometheus::start(&scrape_config(targets), &[])
     }
 
-    /// Returns its data folder. Its log is in `log`.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// Runs an instant query and returns `data.result`.
     pub fn query(&self, promql: &str) -> Vec<Value> {
         let answer = self.api(&format!("/api/v1/query?query={}", percent_encoded(promql)));

@@ -138,7 +138,7 @@ pub(super) static FAMILIES: [Family; 14] = [
     Family {
         name: "httpserver_start_time_seconds",
         kind: Kind::Gauge,
-        help: "When the process started, in Unix time as of then; it never changes.",
+        help: "Start time of the process since unix epoch in seconds, by its clock at the start; it never changes.",
         samples: Samples::One(|state| Some(Value::UnixMilliseconds(state.metrics.started_at_ms()))),
     },
     Family {
