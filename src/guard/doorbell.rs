@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sockets::{descriptor_limit, open_descriptors};
+use super::sockets::{descriptors_are_short, open_descriptors};
 use crate::diagnostics::report;
 use crate::server::Server;
 
@@ -34,9 +34,6 @@ const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
 
 /// The shortest time between two reopenings.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
-
-/// The acceptor is reopened only if at least one in this many descriptors is free: it loses the connection at which they run out.
-const REOPEN_DESCRIPTORS_FREE: u64 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ring {
@@ -89,10 +86,8 @@ impl Doorbell {
 
     /// Reopens the acceptor, unless descriptors or threads are short. Returns whether it did.
     fn reopen(&self) -> bool {
-        let limit = descriptor_limit();
-        let spare = open_descriptors() <= limit - limit / REOPEN_DESCRIPTORS_FREE;
-        // tiny_http panics if it cannot start a thread.
-        if !spare || thread::Builder::new().spawn(|| ()).is_err() {
+        // An acceptor loses the connection at which descriptors run out, and tiny_http panics if it cannot start a thread.
+        if descriptors_are_short(open_descriptors()) || thread::Builder::new().spawn(|| ()).is_err() {
             return false;
         }
         match self.server.acceptor().reopen() {

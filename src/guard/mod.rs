@@ -34,9 +34,6 @@ const TICK_PER_DESCRIPTOR: Duration = Duration::from_micros(50);
 /// request may just have been taken.
 const BEHIND_ARRIVALS: u64 = 2;
 
-/// Descriptors are short if fewer than one in this many is free.
-const DESCRIPTORS_FREE: u64 = 8;
-
 struct Guard {
     server: Arc<Server>,
     closes: Receiver<Close>,
@@ -100,7 +97,6 @@ impl Guard {
     /// Looks at all connections. Returns the time until the next look.
     fn look(&mut self) -> Duration {
         let open = sockets::open_descriptors();
-        let limit = sockets::descriptor_limit();
         let arrivals = self.server.arrivals();
         let arrived = arrivals - std::mem::replace(&mut self.arrivals, arrivals);
         let caught_up = self.server.has_caught_up();
@@ -108,7 +104,7 @@ impl Guard {
             now: Instant::now(),
             busy: self.server.busy(),
             behind: arrived >= BEHIND_ARRIVALS && !caught_up,
-            short: self.server.acceptor().ended() || self.rules.any_parked() || open > limit - limit / DESCRIPTORS_FREE,
+            short: self.server.acceptor().ended() || self.rules.any_parked() || sockets::descriptors_are_short(open),
         };
         self.server.set_keep_alive(!situation.short);
         let Guard {

@@ -33,6 +33,9 @@ const GAP_MAX: u32 = 65_536;
 /// Descriptors that count as open but are not yet: a thread that blocks in `accept` has reserved one.
 const RESERVED_MAX: u64 = 8;
 
+/// Descriptors are short if fewer than one in this many is free.
+const FREE_MIN: u64 = 8;
+
 /// Bytes that are discarded at a time.
 const DISCARD_AT_A_TIME: usize = 32 * 1024;
 
@@ -66,8 +69,13 @@ pub(super) fn open_descriptors() -> u64 {
     }
 }
 
-/// Returns how many descriptors may be open.
-pub(super) fn descriptor_limit() -> u64 {
+/// Returns whether fewer than one descriptor in [`FREE_MIN`] is free if `open` are open.
+pub(super) fn descriptors_are_short(open: u64) -> bool {
+    let limit = descriptor_limit();
+    open > limit - limit / FREE_MIN
+}
+
+fn descriptor_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 

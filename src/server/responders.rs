@@ -111,15 +111,12 @@ impl Responder {
                 }
             }
             Channel::Writer(mut writer) => {
-                let drawn = !probe
-                    && persistence != Persistence::Close
-                    && self.draws_close()
-                    && self.shared.schedule.close_if_alone(ticket);
-                let closes = last || drawn;
-                let persistence = if closes
-                    || self.shared.draining.load(Ordering::Relaxed)
-                    || !self.shared.keep_alive.load(Ordering::Relaxed)
-                {
+                let keep_alive = self.shared.keep_alive.load(Ordering::Relaxed);
+                let closes = last
+                    || (persistence != Persistence::Close
+                        && (!keep_alive || (!probe && self.draws_close()))
+                        && self.shared.schedule.close_if_alone(ticket));
+                let persistence = if closes || self.shared.draining.load(Ordering::Relaxed) {
                     Persistence::Close
                 } else {
                     persistence
@@ -131,7 +128,8 @@ impl Responder {
                     Ok(()) if !closes => Outcome::KeepOpen,
                     delivered => Outcome::Close {
                         unread_body: None,
-                        lingers: delivered.is_ok(),
+                        // While descriptors are short, others wait for this one.
+                        lingers: keep_alive && delivered.is_ok(),
                     },
                 }
             }
