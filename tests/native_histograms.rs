@@ -135,7 +135,9 @@ fn native_histograms_are_within_a_bucket_of_what_clients_measure_whatever_the_sh
                 let estimate = prometheus.value(&promql);
                 estimate.unwrap_or_else(|| panic!("no answer to {promql}"))
             });
-            let cell = |estimate: f64| format!("{estimate:.3} ({:+.0} %)", (estimate / measured - 1.0) * 100.0);
+            // Not -0.
+            let error = |estimate: f64| ((estimate / measured - 1.0) * 100.0).round() + 0.0;
+            let cell = |estimate: f64| format!("{estimate:.3} ({:+} %)", error(estimate));
             println!(
                 "| {shape} | {q} | {configured} | {measured:.3} | {} | {} | {} |",
                 cell(five),
