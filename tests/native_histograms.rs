@@ -13,6 +13,9 @@ use support::wait_for;
 /// The relative error allowed in a quantile.
 const TOLERANCE: f64 = 0.05;
 
+/// How much wider a native bucket is than the one below: 2^(1/8), rounded up.
+const BUCKET_GROWTH: f64 = 1.0906;
+
 /// The five bounds of the Go program. None is above 0.51 s.
 const FIVE_BUCKETS: [&str; 2] = ["--buckets", "exponential:0.1,1.5,5"];
 
@@ -76,6 +79,78 @@ fn quantiles_of_native_histograms_are_right_when_those_of_five_classic_buckets_a
             "histogram_count(http_request_duration_seconds) != ignoring(__name__) http_request_duration_seconds_count",
         );
         assert!(differences.is_empty(), "{differences:?}");
+    }
+}
+
+/// Delays of three shapes: the flags and the configured quantiles 0.5, 0.9 and 0.99.
+const SHAPES: [(&str, &[&str], [f64; 3]); 3] = [
+    ("0 to 2 s", &[], [1.0, 1.8, 1.98]),
+    (
+        "long tail",
+        &["--delay-quantiles", "0.5=80ms,0.9=300ms,0.99=1.5s"],
+        [0.08, 0.3, 1.5],
+    ),
+    ("always 1 s", &["--delay-min", "1s", "--delay-max", "1s"], [1.0; 3]),
+];
+
+/// Prints the table of docs/histograms.md. All estimates are of the same requests, which the clients measured: so chance,
+/// which moves a quantile of a long tail, is not part of an error.
+#[test]
+fn native_histograms_are_within_a_bucket_of_what_clients_measure_whatever_the_shape() {
+    let running = SHAPES.map(|(_, flags, _)| {
+        let server = Server::start(flags);
+        let prometheus = Format::Protobuf.prometheus(server.address);
+        wait_for_scrape(&prometheus);
+        (server, prometheus)
+    });
+    let clients = std::thread::scope(|scope| {
+        let loads = running
+            .each_ref()
+            .map(|(server, _)| scope.spawn(|| load(server.address, "/", 200, Duration::from_secs(30))));
+        loads.map(|load| {
+            let mut seen = load.join().unwrap();
+            seen.sort();
+            seen
+        })
+    });
+    println!("| delay | quantile | configured | clients | five buckets | twelve buckets | native |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for (((shape, _, configured), (_, prometheus)), clients) in SHAPES.into_iter().zip(&running).zip(&clients) {
+        let requests = clients.latencies.len() as f64;
+        wait_for("the last requests to be scraped", Duration::from_secs(10), || {
+            (prometheus.value(r#"http_request_duration_seconds_count{path="/",status="200"}"#)? == requests)
+                .then_some(())
+        });
+        for (q, configured) in ["0.5", "0.9", "0.99"].into_iter().zip(configured) {
+            let gauge = format!(r#"httpserver_delay_quantile_seconds{{q="{q}"}}"#);
+            assert_eq!(prometheus.value(&gauge), Some(configured));
+            let measured = clients.quantile(q.parse().unwrap());
+            let [five, twelve, native] = [
+                r#"_bucket{path="/",status="200",le=~"0.1|0.15|0.225|0.3375|0.50625|[+]Inf"}"#,
+                r#"_bucket{path="/",status="200"}"#,
+                r#"{path="/",status="200"}"#,
+            ]
+            .map(|series| {
+                let promql = format!("histogram_quantile({q}, http_request_duration_seconds{series})");
+                let estimate = prometheus.value(&promql);
+                estimate.unwrap_or_else(|| panic!("no answer to {promql}"))
+            });
+            // Not -0.
+            let error = |estimate: f64| ((estimate / measured - 1.0) * 100.0).round() + 0.0;
+            let cell = |estimate: f64| format!("{estimate:.3} ({:+} %)", error(estimate));
+            println!(
+                "| {shape} | {q} | {configured} | {measured:.3} | {} | {} | {} |",
+                cell(five),
+                cell(twelve),
+                cell(native)
+            );
+            assert!(
+                (native / measured).max(measured / native) <= BUCKET_GROWTH,
+                "{shape}, {q}: {native}"
+            );
+            let clamped = measured > 0.51;
+            assert_eq!(five == 0.50625, clamped, "{shape}, {q}: {five}");
+        }
     }
 }
 

@@ -5,6 +5,8 @@ mod support;
 
 #[path = "ui/browser.rs"]
 mod browser;
+#[path = "ui/configured.rs"]
+mod configured;
 #[path = "ui/histograms.rs"]
 mod histograms;
 
@@ -17,7 +19,7 @@ use std::time::Duration;
 use browser::Browser;
 use serde_json::{Value, json};
 use support::client;
-use support::prometheus::Prometheus;
+use support::prometheus::{Prometheus, percent_encoded, scrape_config};
 use support::server::{Server, command};
 use support::wait_for;
 
@@ -439,4 +441,38 @@ fn pictures_for_the_readme() {
             browser.picture(&docs.join(format!("buckets-{name}.png")));
         }
     });
+}
+
+/// Makes docs/native.png: `cargo test --test ui native -- --ignored`. The first Prometheus 3 on the PATH has to have its own
+/// page, as a release has; one that tests/tools/prometheus builds from the Go module has none.
+#[test]
+#[ignore = "takes two minutes, writes to docs/ and needs the page of a Prometheus 3"]
+fn picture_of_a_native_histogram_in_prometheus() {
+    const LOAD: Duration = Duration::from_secs(75);
+    const QUERIES: [&str; 4] = [
+        r#"sum(rate(http_request_duration_seconds{path="/"}[1m]))"#,
+        r#"histogram_quantile(0.99, sum(rate(http_request_duration_seconds{path="/"}[1m])))"#,
+        r#"histogram_quantile(0.99, sum by (le) (rate(http_request_duration_seconds_bucket{path="/"}[1m])))"#,
+        r#"httpserver_delay_quantile_seconds{q="0.99"}"#,
+    ];
+    let server = Server::start(&["--buckets", "exponential:0.1,1.5,5", "--access-log", "false"]);
+    let scrape = scrape_config(&[server.address]).replace(
+        "scrape_configs:",
+        "  scrape_native_histograms: true\n  always_scrape_classic_histograms: true\nscrape_configs:",
+    );
+    let prometheus = Prometheus::start(&scrape, &[]);
+    client::load(server.address, "/", 120, LOAD);
+    let panels = QUERIES.iter().enumerate();
+    let panels = panels.map(|(panel, query)| format!("g{panel}.expr={}&g{panel}.tab=table", percent_encoded(query)));
+    let page = format!(
+        "http://{}/query?{}",
+        prometheus.address,
+        panels.collect::<Vec<_>>().join("&")
+    );
+    let mut browser = Browser::open(&page, json!({ "width": 1180, "height": 900 }));
+    browser.wait_until("document.body.innerText.includes('q=\"0.99\"')", PATIENCE);
+    // Without the long list of its buckets.
+    browser.evaluate("[...document.querySelectorAll('th')].find((cell) => cell.textContent === 'Bucket range').closest('table').hidden = true");
+    browser.look("light", 1180, 900);
+    browser.picture(&Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/native.png"));
 }
