@@ -1,8 +1,8 @@
-//! What rendering an exposition allocates once warm, beside the peers, and how large each format is.
+//! Measures what rendering an exposition allocates once warm, beside the peers, and how large each format is.
 //!
 //! `cargo bench --bench exposition_memory`
 //!
-//! Apart from the bench of speed, since an allocator that counts would slow down those that allocate.
+//! Separate from the bench of speed, since a counting allocator would slow down the peers that allocate.
 
 #[path = "peers/mod.rs"]
 mod peers;
@@ -14,7 +14,7 @@ use std::alloc::System;
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Prints what the second call allocates: the first one warms up.
+/// Prints what the second call allocates; the first one warms up.
 fn row(name: &str, mut render: impl FnMut() -> usize) {
     let bytes = render();
     let region = Region::new(ALLOCATOR);

@@ -1,11 +1,10 @@
-//! Recording and rendering beside the peers of the ecosystem, and a table with the ratios at the end.
+//! Measures recording and rendering beside other crates, and prints a table of the ratios at the end.
 //!
 //! `cargo bench --bench histogram`
 //!
-//! One benchmark iteration records [`BATCH`] durations, so that the table's nanoseconds an observation are not
-//! those of the loop or the clock around it. In `record` the series is known before the clock starts: peers have a
-//! handle to it, and our labels do not change. With two threads each has a handle (or a recorder) of its own to the
-//! same series, and the slower of the two is what counts.
+//! One benchmark iteration records [`BATCH`] durations, so that the loop and the clock around it do not count. In
+//! `record` the series is known before the clock starts: peers have a handle to it, and our labels do not change. Each
+//! of two threads has a handle (or a recorder) of its own for the same series, and the time of the slower one counts.
 
 #[path = "peers/classic_only.rs"]
 mod classic_only;
@@ -30,10 +29,11 @@ const ROOT_OK: Labels = Labels {
     status: Status::OK,
 };
 
-/// Series of the rendered exposition.
+/// The number of series in the rendered exposition.
 const SERIES: usize = 20;
 
-/// Runs `work`, made anew by each thread, that often on that many threads at once; the time of the slowest.
+/// Runs `iterations` of the work that `make` returns on each of `threads` threads at once. Returns the time of the
+/// slowest.
 fn on_threads<W: FnMut()>(threads: usize, iterations: u64, make: impl Fn() -> W + Sync) -> Duration {
     let barrier = Barrier::new(threads);
     std::thread::scope(|scope| {
@@ -63,7 +63,7 @@ fn record(criterion: &mut Criterion) {
     let durations: Vec<f64> = durations_ns.iter().map(|&ns| ns as f64 / 1e9).collect();
     for threads in [1, 2] {
         let mut group = criterion.benchmark_group(format!("record_{threads}"));
-        // Each sample long enough for threads to meet.
+        // Flat, so that each sample is long enough for the threads to contend.
         group.sampling_mode(SamplingMode::Flat);
         group.bench_function("httpserver", |bencher| {
             let ours = Ours::new();
@@ -115,8 +115,8 @@ fn record(criterion: &mut Criterion) {
         group.bench_function("metrics-exporter-prometheus", |bencher| {
             let peer = MetricsExporter::new();
             bencher.iter_custom(|iterations| {
-                // It keeps every value until its upkeep, which is left to another thread and to other times: so
-                // few iterations between two upkeeps that memory does not become what is measured.
+                // It keeps every value until its upkeep, which another thread would do and which is not timed. With
+                // more iterations between two upkeeps, memory would dominate the time.
                 const ITERATIONS_MAX: u64 = 64;
                 let (mut left, mut total) = (iterations, Duration::ZERO);
                 while left > 0 {
@@ -136,8 +136,8 @@ fn record(criterion: &mut Criterion) {
     }
 }
 
-/// The same, but with the series looked up by its labels for each observation, as a server has to do it whose
-/// requests differ. Of the peers the last one allocates a key for it.
+/// The same, but each observation looks up the series by its labels, as a server has to do if requests differ. The last
+/// peer allocates a key for that.
 fn record_by_labels(criterion: &mut Criterion) {
     let durations_ns = durations_ns(BATCH);
     let mut group = criterion.benchmark_group("record_by_labels");
@@ -180,7 +180,7 @@ fn record_by_labels(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What an exemplar costs that is written on every observation, as a trace on every request would have it.
+/// The cost of an exemplar written on every observation, as happens if every request has a sampled trace.
 fn record_traced(criterion: &mut Criterion) {
     let durations_ns = durations_ns(BATCH);
     let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
@@ -204,7 +204,7 @@ fn render(criterion: &mut Criterion) {
         let mut out = Vec::new();
         bencher.iter(|| {
             out.clear();
-            // What the peers render, too: without process_*.
+            // Like the peers, without process_*.
             ours.metrics.render_durations(&mut out);
             black_box(out.len())
         });
@@ -237,7 +237,7 @@ fn render(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The whole exposition, `process_*` and its system calls included, in every format; and what gzip would add and save.
+/// The whole exposition in every format, `process_*` and its system calls included, and the additional cost of gzip.
 fn whole_exposition(criterion: &mut Criterion) {
     let ours = Ours::new();
     ours.fill(&label_sets(SERIES), &durations_ns(1_000));
@@ -262,7 +262,8 @@ fn whole_exposition(criterion: &mut Criterion) {
     });
 }
 
-/// An iteration's time in each sample of a benchmark, of this run or an earlier one, in nanoseconds, rising.
+/// Returns the time of an iteration in each sample of a benchmark, of this run or an earlier one, in nanoseconds and
+/// ascending order.
 fn samples_ns(group: &str, name: &str) -> Option<Vec<f64>> {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
     let path = std::path::Path::new(&target)
@@ -281,18 +282,18 @@ fn samples_ns(group: &str, name: &str) -> Option<Vec<f64>> {
     Some(each)
 }
 
-/// For one thread: whatever else the machine does only adds to a time, so the fastest sample is the one to compare.
+/// For one thread: other work on the machine only adds to a time, so the fastest sample is the one to compare.
 fn fastest_ns(group: &str, name: &str) -> Option<f64> {
     samples_ns(group, name)?.first().copied()
 }
 
-/// For two threads: the fastest sample would be the one in which they met the least.
+/// For two threads: the fastest sample would be the one with the least contention.
 fn median_ns(group: &str, name: &str) -> Option<f64> {
     let samples = samples_ns(group, name)?;
     samples.get(samples.len() / 2).copied()
 }
 
-/// Prints the README's table. Ratios are to the fastest peer, below 1 where this crate is the faster.
+/// Prints the table. Ratios are to the fastest peer, so they are below 1 if this crate is faster.
 fn table() -> Option<()> {
     const PEERS: [&str; 3] = ["prometheus", "prometheus-client", "metrics-exporter-prometheus"];
     type Row = (&'static str, &'static str, fn(&str, &str) -> Option<f64>, f64);
@@ -329,7 +330,10 @@ fn table() -> Option<()> {
         classic_only / BATCH as f64,
         alone / classic_only
     );
-    println!("\nEach of two threads against one alone: {:.2}", each_of_two / alone);
+    println!(
+        "\nEach of two threads compared with one alone: {:.2}",
+        each_of_two / alone
+    );
     Some(())
 }
 

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 /// Writes `httpserver: ` and `line` to standard error.
 ///
-/// A failed write is ignored: whoever closed or filled standard error must not end the server.
+/// A failed write is ignored: a closed or full standard error must not end the server.
 pub fn report(line: impl Display) {
-    // One piece, so that lines of several threads do not mix.
+    // In one write, so that lines of several threads do not mix.
     let _ = io::stderr().write_all(format!("httpserver: {line}\n").as_bytes());
 }

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -53,7 +54,7 @@ pub struct Flags {
 
     /// Share of / that is answered 500, after its delay
     #[arg(long, env = "HTTPSERVER_ERROR_RATE", value_name = "0..1",
-        default_value = "0", value_parser = parse_error_rate, allow_negative_numbers = true)]
+        default_value = "0", value_parser = within(0.0, 1.0), allow_negative_numbers = true)]
     pub error_rate: f64,
 
     /// Upper bounds of the histogram's buckets in seconds; also exponential:START,FACTOR,COUNT and
@@ -64,7 +65,7 @@ pub struct Flags {
 
     /// Requests to / that may wait at a time; further ones are answered 503
     #[arg(long, env = "HTTPSERVER_MAX_IN_FLIGHT", value_name = "COUNT",
-        default_value = "10000", value_parser = parse_max_in_flight, allow_negative_numbers = true)]
+        default_value = "10000", value_parser = within(1, IN_FLIGHT_MAX), allow_negative_numbers = true)]
     pub max_in_flight: usize,
 
     /// How long a connection may be idle before it is closed
@@ -74,7 +75,7 @@ pub struct Flags {
 
     /// Mean number of requests after which a connection is closed, so that clients spread over new replicas; 0 is never
     #[arg(long, env = "HTTPSERVER_REQUESTS_PER_CONNECTION", value_name = "COUNT",
-        default_value = "1000", value_parser = parse_requests_per_connection, allow_negative_numbers = true)]
+        default_value = "1000", value_parser = within(0, REQUESTS_PER_CONNECTION_MAX), allow_negative_numbers = true)]
     pub requests_per_connection: u32,
 
     /// How long requests may wait for their responses after SIGTERM; then they are answered early
@@ -184,49 +185,32 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .ok()
-        .filter(|duration| *duration <= DURATION_MAX)
-        .ok_or_else(|| {
-            format!(
-                "allowed are 0s to {}, as in 250ms or 1.5s",
-                humantime::format_duration(DURATION_MAX)
-            )
-        })
+    duration_from(Duration::ZERO, text)
 }
 
 fn parse_idle_timeout(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .ok()
-        .filter(|timeout| *timeout >= IDLE_TIMEOUT_MIN)
+    duration_from(IDLE_TIMEOUT_MIN, text)
+}
+
+fn duration_from(min: Duration, text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).ok();
+    duration
+        .filter(|duration| (min..=DURATION_MAX).contains(duration))
         .ok_or_else(|| {
-            format!(
-                "allowed are {} to {}, as in 75s",
-                humantime::format_duration(IDLE_TIMEOUT_MIN),
-                humantime::format_duration(DURATION_MAX)
-            )
+            let [min, max] = [min, DURATION_MAX].map(humantime::format_duration);
+            format!("allowed are {min} to {max}, as in 1.5s or 2m")
         })
 }
 
-fn parse_requests_per_connection(text: &str) -> Result<u32, String> {
-    text.parse()
-        .ok()
-        .filter(|count| *count <= REQUESTS_PER_CONNECTION_MAX)
-        .ok_or_else(|| format!("allowed are 0 to {REQUESTS_PER_CONNECTION_MAX}"))
-}
-
-fn parse_error_rate(text: &str) -> Result<f64, String> {
-    text.parse()
-        .ok()
-        .filter(|rate| (0.0..=1.0).contains(rate))
-        .ok_or_else(|| "allowed are 0 to 1".to_owned())
-}
-
-fn parse_max_in_flight(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|count| (1..=IN_FLIGHT_MAX).contains(count))
-        .ok_or_else(|| format!("allowed are 1 to {IN_FLIGHT_MAX}"))
+/// Returns a parser of numbers from `min` to `max`.
+fn within<T>(min: T, max: T) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + Display + Copy + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| (min..=max).contains(number));
+        number.ok_or_else(|| format!("allowed are {min} to {max}"))
+    }
 }
 
 fn parse_bool(text: &str) -> Result<bool, String> {

@@ -1,4 +1,4 @@
-//! What is allocated once warm: nothing.
+//! Recording and rendering allocate nothing once warm.
 
 use std::alloc::System;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// The fewest allocations that a call makes. The allocator counts those of all threads, the test's own among them.
+/// Returns the smallest number of allocations of 20 calls. The allocator counts those of all threads, including the
+/// test harness's.
 fn allocations(mut call: impl FnMut()) -> usize {
     let once = |()| {
         let region = Region::new(ALLOCATOR);
@@ -34,12 +35,12 @@ fn neither_recording_nor_rendering_allocates_once_warm() {
     let mut record = || (0..1_000).for_each(|n| recorder.record(labels, n * 3_000_000, trace));
     assert_eq!(allocations(&mut record), 0);
 
-    let mut page = Vec::new();
+    let mut out = Vec::new();
     for format in Format::ALL {
-        metrics.render(format, 0, &mut page);
+        metrics.render(format, 0, &mut out);
         let render = || {
-            page.clear();
-            metrics.render(format, 0, &mut page);
+            out.clear();
+            metrics.render(format, 0, &mut out);
         };
         assert_eq!(allocations(render), 0, "{format:?}");
     }

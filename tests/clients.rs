@@ -1,4 +1,4 @@
-//! Real HTTP clients, each of which makes 1,000 requests without an error.
+//! Real HTTP clients, each of which sends 1,000 requests without an error.
 
 mod support;
 
@@ -11,7 +11,7 @@ use support::wait_for;
 
 const REQUESTS: u32 = 1_000;
 
-/// A server that answers at once.
+/// Starts a server without a delay.
 fn server() -> Server {
     Server::start(&["--delay-max", "0s"])
 }
@@ -20,8 +20,8 @@ fn root(server: &Server) -> String {
     format!("http://{}/", server.address)
 }
 
-/// Asserts that the server has answered all requests with 200, and nothing else.
-fn all_answered(server: &Server) {
+/// Asserts that the server has answered all requests with 200, and no request with another status.
+fn assert_all_answered(server: &Server) {
     let counted = r#"http_request_duration_seconds_count{method="GET",path="/",status="200"}"#;
     // A request is recorded after its response is written.
     wait_for("all requests to be recorded", Duration::from_secs(5), || {
@@ -36,7 +36,7 @@ fn all_answered(server: &Server) {
     assert!(others.is_empty(), "{others:?}");
 }
 
-/// Runs a command that must succeed. Returns its standard output.
+/// Runs a command and returns its standard output. Panics if it fails.
 fn run(command: &mut Command) -> String {
     let output = command
         .stdin(Stdio::null())
@@ -57,9 +57,9 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-/// One invocation of curl with many URLs, which it requests on one connection if it can.
+/// Runs curl once with many URLs, which it requests on one connection if it can.
 fn curl(server: &Server, flags: &[&str]) {
-    // What is behind the # stays with curl, which repeats the request for each number.
+    // curl does not send the part after #, and repeats the request for each number in it.
     let url = format!("{}#[1-{REQUESTS}]", root(server));
     let codes = run(Command::new("curl")
         .args(["--silent", "--show-error", "--fail", "--output", "/dev/null"])
@@ -71,7 +71,7 @@ fn curl(server: &Server, flags: &[&str]) {
         .filter(|line| line.starts_with("200 ") && !line.ends_with(" 0"))
         .count();
     assert_eq!(answered, REQUESTS as usize, "{codes}");
-    all_answered(server);
+    assert_all_answered(server);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn curl_is_served() {
 }
 
 #[test]
-fn curl_of_http_1_0_is_served() {
+fn curl_with_http_1_0_is_served() {
     curl(&server(), &["--http1.0"]);
 }
 
@@ -90,7 +90,7 @@ fn curl_that_offers_an_upgrade_to_http_2_is_served() {
 }
 
 #[test]
-fn h2load_of_http_1_1_is_served() {
+fn h2load_with_http_1_1_is_served() {
     let server = server();
     let report = run(Command::new("h2load")
         .args(["--h1", "--clients=20", "--max-concurrent-streams=1"])
@@ -99,7 +99,7 @@ fn h2load_of_http_1_1_is_served() {
     let succeeded =
         format!("{REQUESTS} total, {REQUESTS} started, {REQUESTS} done, {REQUESTS} succeeded, 0 failed, 0 errored");
     assert!(report.contains(&succeeded), "{report}");
-    all_answered(&server);
+    assert_all_answered(&server);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn apache_bench_is_served() {
     for flags in [&["-k"][..], &[]] {
         let server = server();
         let report = run(Command::new("ab")
-            // The length of a line of the response varies.
+            // -l: the length of the response varies.
             .args(["-q", "-l", "-c", "20", "-n", &REQUESTS.to_string()])
             .args(flags)
             .arg(root(&server)));
@@ -118,7 +118,7 @@ fn apache_bench_is_served() {
         assert_eq!(number("Complete requests:"), Some(REQUESTS), "{report}");
         assert_eq!(number("Failed requests:"), Some(0), "{report}");
         assert!(!report.contains("Non-2xx"), "{report}");
-        all_answered(&server);
+        assert_all_answered(&server);
     }
 }
 
@@ -130,7 +130,7 @@ fn wrk_is_served() {
         !report.contains("Socket errors") && !report.contains("Non-2xx"),
         "{report}"
     );
-    all_answered(&server);
+    assert_all_answered(&server);
 }
 
 fn python(client: &str) {
@@ -139,7 +139,7 @@ fn python(client: &str) {
     run(Command::new(python)
         .arg(script("clients.py"))
         .args([client, &root(&server), &REQUESTS.to_string()]));
-    all_answered(&server);
+    assert_all_answered(&server);
 }
 
 #[test]
@@ -148,17 +148,17 @@ fn pythons_http_client_is_served() {
 }
 
 #[test]
-fn requests_of_python_is_served() {
+fn pythons_requests_is_served() {
     python("requests");
 }
 
 #[test]
-fn httpx_of_python_is_served() {
+fn pythons_httpx_is_served() {
     python("httpx");
 }
 
 #[test]
-fn aiohttp_of_python_is_served() {
+fn pythons_aiohttp_is_served() {
     python("aiohttp");
 }
 
@@ -167,7 +167,7 @@ fn node(client: &str) {
     run(Command::new("node")
         .arg(script("clients.mjs"))
         .args([client, &root(&server), &REQUESTS.to_string()]));
-    all_answered(&server);
+    assert_all_answered(&server);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn nodes_fetch_is_served() {
 }
 
 #[test]
-fn ureq_of_rust_is_served() {
+fn rusts_ureq_is_served() {
     let server = server();
     let agent = ureq::Agent::new_with_defaults();
     for _ in 0..REQUESTS {
@@ -189,11 +189,11 @@ fn ureq_of_rust_is_served() {
         let line = response.body_mut().read_to_string().unwrap();
         assert!(line.starts_with("answered after "), "{line}");
     }
-    all_answered(&server);
+    assert_all_answered(&server);
 }
 
 #[test]
-fn reqwest_of_rust_is_served() {
+fn rusts_reqwest_is_served() {
     let server = server();
     let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
     for _ in 0..REQUESTS {
@@ -202,5 +202,5 @@ fn reqwest_of_rust_is_served() {
         let line = response.text().unwrap();
         assert!(line.starts_with("answered after "), "{line}");
     }
-    all_answered(&server);
+    assert_all_answered(&server);
 }

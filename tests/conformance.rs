@@ -1,5 +1,5 @@
-//! What the running server serves on /metrics: to those who ask as Prometheus does, beside /proc, and to a real
-//! Prometheus that keeps exemplars.
+//! /metrics of the running server: the formats that scrapers get, its values compared with /proc, and exemplars in a
+//! real Prometheus.
 
 mod support;
 
@@ -58,14 +58,14 @@ fn each_scraper_gets_the_best_format_that_it_accepts() {
     }
 }
 
-/// A number out of a file of /proc/PID.
+/// Returns a number from a file of /proc/PID.
 fn proc_number(server: &Server, file: &str, find: impl Fn(&str) -> Option<u64>) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/{file}", server.pid())).unwrap();
     find(&text).unwrap_or_else(|| panic!("not in {file}: {text}"))
 }
 
-/// The tolerances are for what moves between the server's look and ours: a tick of CPU time, memory of the scrape
-/// itself, the connection and the thread that serve it and the one that the server opens to itself now and then.
+/// The tolerances allow for changes between the server's reading and ours: a tick of CPU time, the memory of the scrape
+/// itself, its connection and thread, and the connection that the doorbell opens now and then.
 #[test]
 fn process_metrics_agree_with_proc() {
     const MEMORY_TOLERANCE_BYTES: f64 = 1e6;
@@ -76,20 +76,20 @@ fn process_metrics_agree_with_proc() {
     let spawned = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let server = Server::start(&[]);
     let mut client = server.connect();
-    // Warm: what the first scrapes allocate is there to stay.
+    // Warm up: what the first scrapes allocate stays.
     for _ in 0..20 {
         client.get("/metrics");
     }
-    let near = |name: &str, told: f64, truth: f64, tolerance: f64| {
+    let assert_near = |name: &str, exposed: f64, actual: f64, tolerance: f64| {
         assert!(
-            (told - truth).abs() <= tolerance,
-            "{name}: the page tells {told}, the kernel {truth}"
+            (exposed - actual).abs() <= tolerance,
+            "{name}: {exposed} in the exposition, {actual} in /proc"
         );
     };
     let cpu_before = server.cpu_time().as_secs_f64();
-    let page = client.get("/metrics").text();
+    let exposition = client.get("/metrics").text();
     let cpu_after = server.cpu_time().as_secs_f64();
-    let value = |name: &str| value_of(&page, name).unwrap_or_else(|| panic!("no {name}"));
+    let value = |name: &str| value_of(&exposition, name).unwrap_or_else(|| panic!("no {name}"));
 
     let cpu = value("process_cpu_seconds_total");
     assert!(
@@ -97,33 +97,33 @@ fn process_metrics_agree_with_proc() {
         "{cpu_before} {cpu} {cpu_after}"
     );
     let resident = server.resident_bytes() as f64;
-    near(
+    assert_near(
         "resident",
         value("process_resident_memory_bytes"),
         resident,
         MEMORY_TOLERANCE_BYTES,
     );
-    // A thread that comes or goes takes its stack, of megabytes of addresses, along.
+    // A thread that starts or ends changes this by its stack, megabytes of address space.
     let virtual_bytes = (server.proc_status("VmSize") * 1024) as f64;
-    near(
+    assert_near(
         "virtual",
         value("process_virtual_memory_bytes"),
         virtual_bytes,
         virtual_bytes * 0.05,
     );
-    near(
+    assert_near(
         "fds",
         value("process_open_fds"),
         server.open_fds() as f64,
         FDS_TOLERANCE,
     );
-    near(
+    assert_near(
         "threads",
         value("process_threads"),
         server.proc_status("Threads") as f64,
         THREADS_TOLERANCE,
     );
-    near(
+    assert_near(
         "start",
         value("process_start_time_seconds"),
         spawned,
@@ -142,33 +142,33 @@ fn process_metrics_agree_with_proc() {
 }
 
 #[test]
-fn open_descriptors_are_counted_as_connections_come_and_go() {
+fn open_descriptors_follow_the_number_of_connections() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let mut open_fds = || value_of(&client.get("/metrics").text(), "process_open_fds").unwrap();
     let before = open_fds();
     let connections: Vec<_> = (0..50).map(|_| server.connect()).collect();
     // Each connection is two descriptors in the server.
-    wait_for("50 connections' descriptors", Duration::from_secs(10), || {
+    wait_for("the descriptors of 50 connections", Duration::from_secs(10), || {
         (open_fds() >= before + 90.0).then_some(())
     });
     drop(connections);
-    wait_for("their end", Duration::from_secs(10), || {
+    wait_for("them to be closed", Duration::from_secs(10), || {
         (open_fds() <= before + 10.0).then_some(())
     });
 }
 
-/// The exemplars of a metric's buckets that Prometheus keeps.
+/// Returns the exemplars of the buckets that Prometheus has stored.
 fn exemplars(prometheus: &Prometheus, labels: &str) -> Vec<Value> {
     let query = format!("http_request_duration_seconds_bucket{labels}");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let answer = prometheus.api(&format!(
+    let response = prometheus.api(&format!(
         "/api/v1/query_exemplars?query={}&start={}&end={}",
         percent_encoded(&query),
         now - 300,
         now + 60
     ));
-    let series = answer["data"].as_array().unwrap().clone();
+    let series = response["data"].as_array().unwrap().clone();
     series
         .iter()
         .flat_map(|series| series["exemplars"].as_array().unwrap().clone())
@@ -176,7 +176,7 @@ fn exemplars(prometheus: &Prometheus, labels: &str) -> Vec<Value> {
 }
 
 #[test]
-fn a_real_prometheus_keeps_our_exemplars() {
+fn a_real_prometheus_stores_our_exemplars() {
     let server = Server::start(&[]);
     let config = scrape_config(&[server.address]);
     let prometheus = Prometheus::start(&config, &["--enable-feature=exemplar-storage"]);
@@ -194,8 +194,9 @@ fn a_real_prometheus_keeps_our_exemplars() {
         .collect();
     for (trace_id, span_id, seconds) in sent {
         let exemplar = wait_for(&format!("the exemplar of {trace_id}"), Duration::from_secs(20), || {
-            let kept = exemplars(&prometheus, r#"{method="GET",path="/",status="200"}"#);
-            kept.into_iter()
+            let stored = exemplars(&prometheus, r#"{method="GET",path="/",status="200"}"#);
+            stored
+                .into_iter()
                 .find(|exemplar| exemplar["labels"]["trace_id"] == *trace_id)
         });
         assert_eq!(exemplar["labels"]["api"], "/");
@@ -206,11 +207,12 @@ fn a_real_prometheus_keeps_our_exemplars() {
             "{value} s for a delay of {seconds} s"
         );
     }
-    // Without a trace there is one, too.
+    // A request without a trace has one, too.
     server.get("/healthz");
     wait_for("an exemplar without a trace", Duration::from_secs(20), || {
-        let kept = exemplars(&prometheus, r#"{path="/healthz"}"#);
-        kept.into_iter()
+        let stored = exemplars(&prometheus, r#"{path="/healthz"}"#);
+        stored
+            .into_iter()
             .find(|exemplar| exemplar["labels"] == serde_json::json!({"api": "/healthz"}))
     });
 }

@@ -1,6 +1,9 @@
-//! dashboard.json and the recording and alerting rules in a real Prometheus, of each major version, that scrapes the server under
-//! load and another program with the same metric; the dashboard on an hour of samples at either end of the scrape intervals;
-//! and dashboard.json read by Grafana's own model of a dashboard.
+//! dashboard.json and the rules:
+//!
+//! - in a real Prometheus of each major version, which scrapes the server under load and another program with the same
+//!   metric;
+//! - the dashboard with an hour of samples, at the shortest and the longest scrape interval;
+//! - dashboard.json against Grafana's own model of a dashboard.
 
 mod support;
 
@@ -20,7 +23,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use board::{Board, Panel, Query};
-use grafana::{Answer, Choice, Grafana, Series};
+use grafana::{Choice, Grafana, QueryResult, Series};
 use history::Scraped;
 use serde_json::Value;
 use support::client::{self, Seen};
@@ -28,16 +31,16 @@ use support::prometheus::{Major, Prometheus};
 use support::server::Server;
 use support::wait_for;
 
-/// What a quantile, a rate or a count may differ by from what the clients measured.
+/// The relative difference allowed between a quantile, a rate or a count and the clients' measurement.
 const TOLERANCE: f64 = 0.05;
 const CLIENTS: usize = 200;
 const LOAD_LASTS: Duration = Duration::from_secs(30);
-/// The shown time of the run under load, which begins before the load does.
+/// The dashboard's time range in the run under load. It begins before the load.
 const SHOWN_S: u64 = 300;
-/// What only Prometheus 3 has, if it scrapes native histograms.
+/// The panels that have data only in Prometheus 3, if it scrapes native histograms.
 const NATIVE: [&str; 2] = ["Estimates by the native histogram", "Error of the native histogram"];
 
-/// A choice for each of the ways that targets are labelled.
+/// Returns a choice for each way in which targets are labelled.
 fn choices() -> [Choice; 3] {
     let outside_kubernetes = [
         ("job", "httpserver"),
@@ -63,25 +66,25 @@ fn choices() -> [Choice; 3] {
     [outside_kubernetes, one_namespace, everything].map(|pairs| pairs.into_iter().collect())
 }
 
-/// All that one run of server and load showed, with a Prometheus of each major version. Its processes have ended when this is
-/// read.
+/// The results of one run of the server under load, with a Prometheus of each major version. The processes of the run
+/// have ended.
 struct Observed {
     clients: Seen,
     /// The server's exposition after the load, in OpenMetrics.
     exposition: String,
-    by_version: [Answers; 2],
+    by_version: [Results; 2],
 }
 
-/// What one Prometheus answered.
-struct Answers {
+/// The query results of one Prometheus.
+struct Results {
     major: Major,
-    /// For each choice, each panel's answers.
-    panels: Vec<Vec<Answer>>,
-    /// For each choice, what the variables offer.
+    /// For each choice, the results of every panel.
+    panels: Vec<Vec<QueryResult>>,
+    /// For each choice, the values that the variables offer.
     variables: Vec<BTreeMap<String, Vec<String>>>,
     rules: Value,
-    /// The answers to each rule's expression, an alert's without its threshold, by the rule's name.
-    rule_answers: Vec<(String, Vec<Value>)>,
+    /// The result of each rule's expression, without the threshold of an alert, by the rule's name.
+    rule_results: Vec<(String, Vec<Value>)>,
     recorded_quantiles: BTreeMap<&'static str, f64>,
     exemplars: Value,
 }
@@ -93,7 +96,7 @@ fn observe() -> Observed {
     let server = Server::start(&["--error-rate", "0.2", "--access-log", "false"]);
     let neighbour = neighbour::start();
     let config = |major: Major| {
-        // Prometheus 2 knows these words only as a flag, if at all.
+        // Prometheus 2 knows these settings only as a flag, if at all.
         let native = if major == Major::Three {
             ", scrape_native_histograms: true, always_scrape_classic_histograms: true"
         } else {
@@ -117,7 +120,7 @@ fn observe() -> Observed {
     };
     let flags = ["--enable-feature=exemplar-storage"];
     let both = Major::BOTH.map(|major| (major, Prometheus::start_major(major, &config(major), &flags)));
-    // The counters' zeros are scraped before the load, since increases begin at them.
+    // Scrape the counters at zero before the load, since an increase counts from the first sample.
     for (_, prometheus) in &both {
         wait_for("the first scrapes", Duration::from_secs(20), || {
             (prometheus.value("count(count_over_time(up[1m]) >= 2)")? == 5.0).then_some(())
@@ -139,16 +142,16 @@ fn observe() -> Observed {
     }
 }
 
-/// Queries all that the dashboard does, once `answered` requests are scraped.
-fn query_all(board: &Board, major: Major, prometheus: &Prometheus, answered: usize) -> Answers {
+/// Runs all queries of the dashboard once `answered` requests have been scraped.
+fn query_all(board: &Board, major: Major, prometheus: &Prometheus, answered: usize) -> Results {
     let counted =
         "sum by (job) (http_request_duration_seconds_count{path=\"/\"} and on (job, instance) httpserver_build_info)";
-    wait_for("the last answers to be scraped", Duration::from_secs(20), || {
+    wait_for("the last requests to be scraped", Duration::from_secs(20), || {
         let counts = prometheus.query(counted);
         let all = |count: &Value| count["value"][1].as_str() == Some(&answered.to_string());
         (counts.len() == 2 && counts.iter().all(all)).then_some(())
     });
-    // One more round of evaluation and scrapes, so that the rules have seen what the queries see.
+    // One more round of scrapes and evaluations, so that the rules use the same samples as the queries.
     let scrapes = "min(count_over_time(up[5m]))";
     let before = prometheus.value(scrapes);
     wait_for("the rules' next evaluations", Duration::from_secs(20), || {
@@ -158,7 +161,7 @@ fn query_all(board: &Board, major: Major, prometheus: &Prometheus, answered: usi
     let now_s = prometheus.value("vector(time())").expect("the time");
     let open = |choice| Grafana::open(board, prometheus, choice, "15s", SHOWN_S, now_s);
     let rules = prometheus.api("/api/v1/rules");
-    let rule_answers = rules_of(&rules)
+    let rule_results = rules_of(&rules)
         .map(|rule| {
             let expression = rule["query"].as_str().unwrap();
             let query = if rule["type"] == "alerting" {
@@ -182,12 +185,12 @@ fn query_all(board: &Board, major: Major, prometheus: &Prometheus, answered: usi
         let names = board.variables.iter().map(|variable| variable.name.clone());
         names.map(|name| (name.clone(), grafana.offered(&name))).collect()
     };
-    Answers {
+    Results {
         major,
-        panels: choices().iter().map(|choice| open(choice).answers()).collect(),
+        panels: choices().iter().map(|choice| open(choice).results()).collect(),
         variables: choices().iter().map(|choice| variables_of(open(choice))).collect(),
         rules,
-        rule_answers,
+        rule_results,
         recorded_quantiles,
         exemplars: prometheus
             .api("/api/v1/query_exemplars?query=http_request_duration_seconds_bucket&start=0&end=9999999999")["data"]
@@ -203,15 +206,16 @@ fn rules_of(rules: &Value) -> impl Iterator<Item = &Value> {
         .flat_map(|group| group["rules"].as_array().unwrap())
 }
 
-/// An alert's expression without what makes it empty while all is well, so that the rest must find its series:
-/// "ratio > 14.4 * 0.01" becomes "ratio", "up == 0" becomes "up", "unless" becomes "and", "absent(x)" becomes "(x)".
+/// Returns an alert's expression without the parts that make it empty in normal operation, so that the rest must find
+/// its series: "ratio > 14.4 * 0.01" becomes "ratio", "up == 0" becomes "up", "unless" becomes "and", "absent(x)"
+/// becomes "(x)".
 fn without_threshold(expression: &str) -> String {
     let mut kept = String::new();
     let mut rest = expression;
     while let Some(at) = rest.find(['>', '=']) {
         let (before, from) = rest.split_at(at);
         let threshold = from.strip_prefix("> ").or_else(|| from.strip_prefix("== "));
-        // An "=" inside a selector is no comparison.
+        // An "=" inside a selector is not a comparison.
         kept.push_str(if threshold.is_some() { before } else { &rest[..=at] });
         rest = threshold.map_or(&from[1..], |number| {
             number.trim_start_matches(|c: char| c.is_ascii_digit() || ".* ".contains(c))
@@ -225,24 +229,24 @@ fn without_threshold(expression: &str) -> String {
 
 fn assert_close(what: &str, got: f64, wanted: f64) {
     let off = (got / wanted - 1.0).abs();
-    assert!(off <= TOLERANCE, "{what}: {got} here, {wanted} at the clients");
+    assert!(off <= TOLERANCE, "{what}: {got} here, {wanted} measured by the clients");
 }
 
-impl Answers {
-    /// The one number that a panel's query answers, for targets outside Kubernetes.
+impl Results {
+    /// Returns the single number that a panel's query returns, for targets outside Kubernetes.
     fn figure(&self, title: &str, nth: usize) -> f64 {
-        let mut answers = self.panels[0].iter().filter(|answer| answer.panel == title);
-        let answer = answers.nth(nth).expect(title);
-        assert_eq!(answer.series.len(), 1, "{title}: {}", answer.query);
-        answer.series[0].last()
+        let mut results = self.panels[0].iter().filter(|result| result.panel == title);
+        let result = results.nth(nth).expect(title);
+        assert_eq!(result.series.len(), 1, "{title}: {}", result.query);
+        result.series[0].last()
     }
 }
 
 #[test]
-fn every_query_of_every_panel_finds_numbers_however_targets_are_labelled() {
-    for Answers { major, panels, .. } in &OBSERVED.by_version {
-        for (answers, choice) in panels.iter().zip(choices()) {
-            for Answer { panel, query, series } in answers {
+fn every_query_of_every_panel_returns_numbers_however_targets_are_labelled() {
+    for Results { major, panels, .. } in &OBSERVED.by_version {
+        for (results, choice) in panels.iter().zip(choices()) {
+            for QueryResult { panel, query, series } in results {
                 let found = series.iter().any(|series| !series.last().is_nan());
                 let expected = *major == Major::Three || !NATIVE.contains(&panel.as_str());
                 assert_eq!(found, expected, "Prometheus {major:?}: {panel} for {choice:?}: {query}");
@@ -253,27 +257,27 @@ fn every_query_of_every_panel_finds_numbers_however_targets_are_labelled() {
 
 #[test]
 fn no_query_of_the_dashboard_and_no_variable_returns_the_neighbours_series() {
-    for Answers {
+    for Results {
         major,
         panels,
         variables,
         ..
     } in &OBSERVED.by_version
     {
-        for answer in panels.iter().flatten() {
-            for Series { labels, samples } in &answer.series {
+        for result in panels.iter().flatten() {
+            for Series { labels, samples } in &result.series {
                 let of_neighbour = labels["pod"] == "neighbour"
                     || labels["namespace"] == "elsewhere"
                     || labels["job"] == "neighbours"
                     || labels["path"] == neighbour::PATH
                     || labels["le"] == neighbour::BOUND;
-                assert!(!of_neighbour, "Prometheus {major:?}: {}: {labels}", answer.panel);
-                // The neighbour's figures are beyond any of ours.
+                assert!(!of_neighbour, "Prometheus {major:?}: {}: {labels}", result.panel);
+                // The neighbour's values are larger than any of ours.
                 let largest = samples.iter().map(|sample| sample.1).filter(|value| value.is_finite());
                 assert!(
                     largest.fold(0.0, f64::max) < 1e12,
                     "Prometheus {major:?}: {}",
-                    answer.panel
+                    result.panel
                 );
             }
         }
@@ -295,7 +299,7 @@ fn no_query_of_the_dashboard_and_no_variable_returns_the_neighbours_series() {
 }
 
 #[test]
-fn the_dashboard_shows_the_same_with_and_without_a_neighbour_at_scrapes_of_15_s_and_60_s() {
+fn the_dashboard_is_the_same_with_and_without_a_neighbour_at_scrape_intervals_of_15_s_and_60_s() {
     let board = Board::read();
     let choice = &choices()[1];
     let ours = ["a", "b"].map(|pod| {
@@ -319,23 +323,23 @@ fn the_dashboard_shows_the_same_with_and_without_a_neighbour_at_scrapes_of_15_s_
 
     for (scrape_interval, scrape_interval_s) in [("15s", 15), ("1m", 60)] {
         for major in Major::BOTH {
-            let answers = [alone, programs.len()].map(|count| {
+            let results = [alone, programs.len()].map(|count| {
                 let samples = history::samples(&programs[..count], scrape_interval_s, now_s);
                 let prometheus = Prometheus::start_on_samples(major, &samples);
                 let range_s = history::LENGTH_S / 2;
-                Grafana::open(&board, &prometheus, choice, scrape_interval, range_s, now_s as f64).answers()
+                Grafana::open(&board, &prometheus, choice, scrape_interval, range_s, now_s as f64).results()
             });
-            for (one, other) in answers[0].iter().zip(&answers[1]) {
+            for (one, other) in results[0].iter().zip(&results[1]) {
                 let what = format!(
                     "{} at {scrape_interval}, Prometheus {major:?}: {}",
                     one.panel, one.query
                 );
                 if NATIVE.contains(&one.panel.as_str()) {
-                    // A text format has no native histogram.
+                    // A text format has no native histograms.
                     assert!(one.series.is_empty(), "{what}");
                     continue;
                 }
-                // A line without gaps, or one number.
+                // Each result is a line without gaps or one number.
                 let points = history::LENGTH_S / 2 / scrape_interval_s;
                 let is_line = |series: &Series| series.samples.len() as u64 >= points;
                 let instant = one.series.iter().all(|series| series.samples.len() == 1);
@@ -354,7 +358,7 @@ fn assert_same(what: &str, one: &[Series], other: &[Series]) {
         let same = same.unwrap_or_else(|| panic!("{what}: {} is missing", series.labels));
         assert_eq!(series.samples.len(), same.samples.len(), "{what}");
         for ((_, value), (_, other)) in series.samples.iter().zip(&same.samples) {
-            // Sums of the same numbers in another order.
+            // Floating-point sums differ slightly with the order of the terms.
             let close = (value - other).abs() <= 1e-9 * value.abs();
             assert!(close || value.is_nan() && other.is_nan(), "{what}: {value} and {other}");
         }
@@ -362,17 +366,17 @@ fn assert_same(what: &str, one: &[Series], other: &[Series]) {
 }
 
 #[test]
-fn quantile_panels_agree_with_what_the_clients_measured() {
+fn quantile_panels_agree_with_the_clients() {
     let clients = &OBSERVED.clients;
-    for answers in &OBSERVED.by_version {
+    for results in &OBSERVED.by_version {
         for (title, nth, q) in [("p50", 0, 0.5), ("p99", 0, 0.99)].into_iter().chain(
             [0.5, 0.9, 0.95, 0.99]
                 .into_iter()
                 .enumerate()
                 .map(|(nth, q)| ("Quantiles", nth, q)),
         ) {
-            let what = format!("Prometheus {:?}: {title}, quantile {q}", answers.major);
-            let (panel, measured) = (answers.figure(title, nth), clients.quantile(q));
+            let what = format!("Prometheus {:?}: {title}, quantile {q}", results.major);
+            let (panel, measured) = (results.figure(title, nth), clients.quantile(q));
             println!("{what}: panel {panel:.4} s, clients {measured:.4} s");
             assert_close(&what, panel, measured);
         }
@@ -380,22 +384,22 @@ fn quantile_panels_agree_with_what_the_clients_measured() {
 }
 
 #[test]
-fn recorded_quantiles_agree_with_what_the_clients_measured() {
-    for answers in &OBSERVED.by_version {
+fn recorded_quantiles_agree_with_the_clients() {
+    for results in &OBSERVED.by_version {
         for (name, q) in [("p50", 0.5), ("p90", 0.9), ("p95", 0.95), ("p99", 0.99)] {
-            let what = format!("Prometheus {:?}: {name}", answers.major);
-            assert_close(&what, answers.recorded_quantiles[name], OBSERVED.clients.quantile(q));
+            let what = format!("Prometheus {:?}: {name}", results.major);
+            assert_close(&what, results.recorded_quantiles[name], OBSERVED.clients.quantile(q));
         }
     }
 }
 
 #[test]
-fn the_distribution_panel_holds_every_request_that_the_clients_sent() {
+fn the_distribution_panel_counts_every_request_of_the_clients() {
     let clients = &OBSERVED.clients.latencies;
     let within_1s = clients.iter().filter(|latency| latency.as_secs_f64() <= 1.0).count();
-    for answers in &OBSERVED.by_version {
+    for results in &OBSERVED.by_version {
         let title = "Distribution in the shown time";
-        let buckets = answers.panels[0].iter().find(|answer| answer.panel == title).unwrap();
+        let buckets = results.panels[0].iter().find(|result| result.panel == title).unwrap();
         // Prometheus 3 writes every bound with a decimal point.
         let of = |bounds: [&str; 2]| {
             let is_it = |series: &&Series| bounds.iter().any(|bound| series.labels["le"] == *bound);
@@ -407,32 +411,32 @@ fn the_distribution_panel_holds_every_request_that_the_clients_sent() {
 }
 
 #[test]
-fn errors_show_the_share_that_the_server_was_started_with() {
-    // A fifth, give or take four standard deviations of as many draws.
+fn the_errors_panel_shows_the_servers_error_rate() {
+    // Four standard deviations of that many draws.
     let spread = 4.0 * (0.2 * 0.8 / OBSERVED.clients.latencies.len() as f64).sqrt();
-    for answers in &OBSERVED.by_version {
-        let errors = answers.figure("Errors", 0);
+    for results in &OBSERVED.by_version {
+        let errors = results.figure("Errors", 0);
         assert!((errors - 0.2).abs() < spread + 0.2 * TOLERANCE, "{errors}");
     }
 }
 
 #[test]
-fn estimates_come_close_to_the_configured_quantiles() {
-    /// What buckets, interpolation and the server itself may add.
+fn estimates_are_close_to_the_configured_quantiles() {
+    /// The errors that buckets, interpolation and the server itself may add.
     const CLASSIC: f64 = 0.01;
     const NATIVE: f64 = 0.044 + CLASSIC;
     let answered = 0.8 * OBSERVED.clients.latencies.len() as f64;
-    for answers in &OBSERVED.by_version {
+    for results in &OBSERVED.by_version {
         for (nth, q) in [0.5, 0.9, 0.99].into_iter().enumerate() {
-            // Five standard deviations of that quantile of as many uniform draws.
+            // Five standard deviations of that quantile of that many uniform draws.
             let spread = 5.0 * ((1.0 - q) / (q * answered)).sqrt();
             let within = |title: &str, bound: f64| {
-                let error = answers.figure(title, nth);
-                println!("Prometheus {:?}: {title}, {q}: {:.2} %", answers.major, 100.0 * error);
+                let error = results.figure(title, nth);
+                println!("Prometheus {:?}: {title}, {q}: {:.2} %", results.major, 100.0 * error);
                 assert!(error.abs() < spread + bound, "{title}, {q}: {error}");
             };
             within("Error of the classic buckets", CLASSIC);
-            if answers.major == Major::Three {
+            if results.major == Major::Three {
                 within("Error of the native histogram", NATIVE);
             }
         }
@@ -440,19 +444,19 @@ fn estimates_come_close_to_the_configured_quantiles() {
 }
 
 #[test]
-fn exemplars_are_there_for_the_panels_that_show_them() {
-    for answers in &OBSERVED.by_version {
+fn panels_that_show_exemplars_find_some() {
+    for results in &OBSERVED.by_version {
         assert!(
-            !answers.exemplars.as_array().unwrap().is_empty(),
+            !results.exemplars.as_array().unwrap().is_empty(),
             "Prometheus {:?}",
-            answers.major
+            results.major
         );
     }
 }
 
 #[test]
-fn variables_offer_what_prometheus_has() {
-    for Answers { variables, .. } in &OBSERVED.by_version {
+fn variables_offer_the_values_in_prometheus() {
+    for Results { variables, .. } in &OBSERVED.by_version {
         let offered =
             |choice: usize, name: &str| -> Vec<&str> { variables[choice][name].iter().map(String::as_str).collect() };
         assert_eq!(offered(1, "job"), ["httpserver", "kubernetes-pods"]);
@@ -466,28 +470,28 @@ fn variables_offer_what_prometheus_has() {
 
 #[test]
 fn every_rule_is_healthy_and_finds_its_series() {
-    for answers in &OBSERVED.by_version {
+    for results in &OBSERVED.by_version {
         let mut count = 0;
-        for rule in rules_of(&answers.rules) {
+        for rule in rules_of(&results.rules) {
             count += 1;
             assert_eq!(rule["health"], "ok", "{rule}");
         }
-        assert_eq!(count, answers.rule_answers.len());
-        for (name, answer) in &answers.rule_answers {
+        assert_eq!(count, results.rule_results.len());
+        for (name, result) in &results.rule_results {
             assert!(
-                !answer.is_empty(),
+                !result.is_empty(),
                 "Prometheus {:?}: {name} finds nothing",
-                answers.major
+                results.major
             );
         }
     }
 }
 
 #[test]
-fn a_fifth_of_errors_makes_the_fast_burn_alert_pending_and_no_other_critical_one() {
-    for answers in &OBSERVED.by_version {
+fn an_error_rate_of_a_fifth_makes_only_the_fast_burn_alert_pending() {
+    for results in &OBSERVED.by_version {
         let state = |name: &str| {
-            let rule = rules_of(&answers.rules).find(|rule| rule["name"] == name).expect(name);
+            let rule = rules_of(&results.rules).find(|rule| rule["name"] == name).expect(name);
             rule["state"].as_str().unwrap().to_owned()
         };
         assert_eq!(state("HttpserverErrorBudgetBurnsFast"), "pending");
@@ -504,7 +508,7 @@ fn a_fifth_of_errors_makes_the_fast_burn_alert_pending_and_no_other_critical_one
 }
 
 #[test]
-fn grafanas_own_model_knows_every_key_type_and_value() {
+fn dashboard_json_matches_grafanas_own_model() {
     for version in ["10.1", "11.6"] {
         let sdk = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join(".tools")
@@ -523,7 +527,7 @@ fn grafanas_own_model_knows_every_key_type_and_value() {
 }
 
 #[test]
-fn ids_are_unique_and_panels_lie_in_the_grid_without_overlap() {
+fn ids_are_unique_and_panels_are_in_the_grid_without_overlap() {
     let board = Board::read();
     let mut ids = HashSet::new();
     for panel in board.panels().chain(board.rows.iter().map(|row| &row.heading)) {
@@ -534,7 +538,7 @@ fn ids_are_unique_and_panels_lie_in_the_grid_without_overlap() {
             panel.title
         );
     }
-    // While rows are collapsed, only their headings take a place; an open one moves what is below it.
+    // Of a collapsed row only the heading takes up space. An open row moves the panels below it.
     let collapsed: Vec<&Panel> = board
         .story
         .iter()
@@ -565,7 +569,7 @@ fn assert_apart(panels: &[&Panel]) {
 
 #[test]
 fn the_story_fits_a_1080p_screen_with_the_headings_of_the_collapsed_rows() {
-    // A grid row is 38 px high, its gap included; of 1080, the browser and Grafana's own bars take about 250.
+    // A grid row is 38 px high, gap included. The browser and Grafana's own bars take about 250 of the 1080 px.
     const ROWS_MAX: u64 = 22;
     let board = Board::read();
     let headings = board.rows.iter().map(|row| &row.heading);
@@ -586,7 +590,7 @@ fn every_panel_has_a_description_a_unit_and_an_empty_state() {
         assert!(panel.description.len() > 40, "{} is not described", panel.title);
         assert!(panel.unit.is_some(), "{} has no unit", panel.title);
         let empty_state = panel.empty_state.as_deref();
-        assert!(empty_state.is_some(), "{} does not say why it is empty", panel.title);
+        assert!(empty_state.is_some(), "{} has no text for its empty state", panel.title);
         if NATIVE.contains(&panel.title.as_str()) {
             assert!(
                 empty_state.unwrap().contains("scrape_native_histograms"),
@@ -598,7 +602,7 @@ fn every_panel_has_a_description_a_unit_and_an_empty_state() {
 }
 
 #[test]
-fn every_query_selects_our_instances_and_has_the_scrape_interval_as_its_min_step_and_no_window_of_its_own() {
+fn every_query_selects_our_instances_and_uses_only_the_scrape_interval_and_grafanas_windows() {
     for panel in Board::read().panels() {
         for Query {
             expression, interval, ..
@@ -619,12 +623,12 @@ fn every_query_selects_our_instances_and_has_the_scrape_interval_as_its_min_step
 }
 
 #[test]
-fn scrape_intervals_of_15_s_30_s_and_a_minute_can_be_chosen() {
+fn the_scrape_interval_can_be_15_s_30_s_or_a_minute() {
     assert_eq!(Board::read().scrape_intervals, ["15s", "30s", "1m"]);
 }
 
 #[test]
-fn the_data_source_is_a_variable_everywhere_so_that_import_and_provisioning_both_work() {
+fn the_data_source_is_always_a_variable_so_that_import_and_provisioning_both_work() {
     let board = Board::read();
     assert_eq!(board.data_sources, HashSet::from(["${datasource}".to_owned()]));
     assert_eq!(board.json["uid"], "httpserver-latency");

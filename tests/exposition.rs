@@ -1,5 +1,5 @@
-//! Expositions in every format, parsed and compared with what was observed: classic ones by the official client's parsers,
-//! OpenMetrics 2.0 by one after its grammar, protobuf by prost.
+//! Expositions in every format, parsed and compared with the observations. The official client's parsers read those
+//! with classic buckets, our own parser OpenMetrics 2.0, and prost protobuf.
 
 #[path = "exposition/model.rs"]
 mod model;
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 /// The formats with classic buckets only.
 const CLASSIC: [Format; 2] = [Format::OpenMetrics100, Format::Text004];
 
-/// Requests in flight, as the server reports them.
+/// The number of requests in flight that the server passes to the renderer.
 const IN_FLIGHT: usize = 7;
 
 fn config(bounds: Bounds) -> Config {
@@ -37,7 +37,7 @@ fn is_openmetrics(format: Format) -> bool {
     format.content_type().starts_with("application/openmetrics-text")
 }
 
-/// Observations of several series, by two recorders in turn, on every bound and around it and anywhere.
+/// Returns observations of several series: on every bound, just beside it, and at random durations.
 fn observations(bounds: &Bounds) -> Vec<Observation> {
     let mut random = fastrand::Rng::with_seed(19_004);
     let series = [
@@ -94,7 +94,7 @@ fn text(metrics: &Metrics, format: Format) -> String {
     String::from_utf8(bytes(metrics, format)).expect("UTF-8")
 }
 
-/// Returns what the official Python client's parsers understand of expositions; for OpenMetrics its strict one.
+/// Parses expositions with the official Python client. Its parser for OpenMetrics is strict.
 fn parse(expositions: &[(Format, String)]) -> Vec<Value> {
     let here = FilePath::new(env!("CARGO_MANIFEST_DIR"));
     let mut python = Command::new(here.join(".tools/venv/bin/python"))
@@ -103,7 +103,7 @@ fn parse(expositions: &[(Format, String)]) -> Vec<Value> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect(".tools/venv is there; tests/run makes it");
+        .expect("tests/run has created .tools/venv");
     let expositions: Vec<Value> = expositions
         .iter()
         .map(|(format, text)| json!({"openmetrics": is_openmetrics(*format), "text": text}))
@@ -119,7 +119,7 @@ fn parse(expositions: &[(Format, String)]) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A sample as the parser understands it.
+/// A parsed sample.
 struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
@@ -143,7 +143,7 @@ fn samples(parsed: &Value, family: &str) -> Vec<Sample> {
 }
 
 #[test]
-fn the_official_parsers_read_what_was_observed() {
+fn the_official_parsers_read_the_observations() {
     for bounds in [
         Bounds::default(),
         "linear:0.25,0.25,8".parse().unwrap(),
@@ -159,12 +159,12 @@ fn the_official_parsers_read_what_was_observed() {
         let expositions: Vec<_> = CLASSIC.iter().map(|&format| (format, text(&metrics, format))).collect();
         for ((format, _), parsed) in expositions.iter().zip(parse(&expositions)) {
             check_classic_durations(&parsed, *format, &bounds, &observations);
-            check_singles(&parsed, *format);
+            check_other_families(&parsed, *format);
         }
     }
 }
 
-/// Checks the histogram's every sample against the observations, counted again here.
+/// Checks every sample of the histogram against the observations, which are counted independently here.
 fn check_classic_durations(parsed: &Value, format: Format, bounds: &Bounds, observations: &[Observation]) {
     const NAME: &str = "http_request_duration_seconds";
     let family = &parsed[NAME];
@@ -186,7 +186,7 @@ fn check_classic_durations(parsed: &Value, format: Format, bounds: &Bounds, obse
                 let le = le.expect("a bucket has a bound");
                 let upper: f64 = le.parse().unwrap();
                 let place = bounds.upper_ns().iter().position(|&ns| ns as f64 / 1e9 == upper);
-                assert!(place.is_some() || upper.is_infinite(), "{le} is none of our bounds");
+                assert!(place.is_some() || upper.is_infinite(), "{le} is not one of our bounds");
                 let upper_ns = place.map_or(u64::MAX, |place| bounds.upper_ns()[place]);
                 let lower_ns = match place.unwrap_or(bounds.upper_ns().len()) {
                     0 => None,
@@ -201,12 +201,12 @@ fn check_classic_durations(parsed: &Value, format: Format, bounds: &Bounds, obse
                 if !is_openmetrics(format) {
                     assert!(sample.exemplar.is_null());
                 } else if in_bucket.clone().next().is_none() {
-                    assert!(sample.exemplar.is_null(), "an exemplar of nothing");
+                    assert!(sample.exemplar.is_null(), "an exemplar in an empty bucket");
                 } else {
                     let exemplar = &sample.exemplar;
                     assert_eq!(exemplar["labels"]["api"], sample.labels["path"]);
                     assert!((now - exemplar["timestamp"].as_f64().unwrap()).abs() < 60.0);
-                    // A sampled trace, if there is one. The ids of others never appear.
+                    // The exemplar has a sampled trace, if there is one. The ids of other traces are never exposed.
                     let sampled = |(_, _, trace): &&Observation| trace.is_some_and(TraceContext::is_sampled);
                     let any_sampled = in_bucket.clone().any(|observation| sampled(&observation));
                     assert_eq!(exemplar["labels"].get("trace_id").is_some(), any_sampled);
@@ -224,13 +224,13 @@ fn check_classic_durations(parsed: &Value, format: Format, bounds: &Bounds, obse
             "_count" => assert_eq!(sample.value, of_series().count() as f64),
             "_sum" => {
                 let sum_ns: u128 = of_series().map(|(_, duration_ns, _)| u128::from(*duration_ns)).sum();
-                // The exposition is exact, a float64 has 53 bits.
+                // The exposition is exact, but a float64 has only 53 bits.
                 assert!((sample.value - sum_ns as f64 / 1e9).abs() <= sample.value * 1e-15);
             }
             other => panic!("a sample {other}"),
         }
     }
-    // Those observed, and of those that exist from the start two that were not.
+    // The four observed series, and two that exist from the start and have no observations.
     let series = 4 + 2;
     let expected = [
         ("_bucket", series * (bounds.upper_ns().len() + 1)),
@@ -244,8 +244,8 @@ fn check_classic_durations(parsed: &Value, format: Format, bounds: &Bounds, obse
     assert_eq!(seen, expected);
 }
 
-/// Checks the families of one sample: types, units, and values where they are known.
-fn check_singles(parsed: &Value, format: Format) {
+/// Checks the other families: types, units, and the values that are known.
+fn check_other_families(parsed: &Value, format: Format) {
     let openmetrics = is_openmetrics(format);
     for (name, kind, unit) in [
         ("http_requests_in_flight", "gauge", ""),
@@ -298,9 +298,8 @@ fn check_singles(parsed: &Value, format: Format) {
 }
 
 proptest! {
-    /// Whatever is observed, on whatever bounds and through however many recorders.
     #[test]
-    fn any_observations_have_rising_buckets_and_the_count_of_inf(
+    fn buckets_never_decrease_and_the_count_is_that_of_inf(
         observed in proptest::collection::vec((labels(), duration_ns(), 0..3usize), 0..200),
         bounds in proptest::sample::select(vec!["1", "linear:0.25,0.25,8", "exponential:0.000000001,2,40"]),
         format in proptest::sample::select(&CLASSIC[..]),
@@ -330,8 +329,8 @@ proptest! {
     }
 }
 
-/// The series that exist before anything is observed.
-fn from_the_start() -> Vec<Labels> {
+/// Returns the series that exist before the first observation.
+fn initial_series() -> Vec<Labels> {
     [Status::OK, Status::INTERNAL_SERVER_ERROR, Status::SERVICE_UNAVAILABLE]
         .map(|status| Labels {
             method: Method::Get,
@@ -345,7 +344,7 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-/// Both formats with native buckets, parsed. The process metrics of the second are later than those of the first.
+/// Renders and parses both formats with native buckets, one after the other, so their process metrics differ.
 fn with_native_buckets(metrics: &Metrics) -> [Vec<Family>; 2] {
     [
         openmetrics2::parse(&text(metrics, Format::OpenMetrics200)),
@@ -354,7 +353,7 @@ fn with_native_buckets(metrics: &Metrics) -> [Vec<Family>; 2] {
 }
 
 #[test]
-fn openmetrics_2_and_protobuf_say_what_was_observed() {
+fn openmetrics_2_and_protobuf_have_the_observations() {
     for bounds in [
         Bounds::default(),
         "exponential:0.1,1.5,5".parse().unwrap(),
@@ -365,13 +364,13 @@ fn openmetrics_2_and_protobuf_say_what_was_observed() {
         let observations = observations(&bounds);
         record(&metrics, &observations);
         for families in with_native_buckets(&metrics) {
-            check_durations(&families[0], &bounds, &observations, &from_the_start(), now_ms());
+            check_durations(&families[0], &bounds, &observations, &initial_series(), now_ms());
         }
     }
 }
 
 #[test]
-fn openmetrics_2_and_protobuf_have_the_families_of_the_text_format_with_their_metadata() {
+fn openmetrics_2_and_protobuf_have_the_same_families_and_metadata_as_the_text_format() {
     let metrics = Arc::new(Metrics::new(Config::default()));
     metrics.connection_closed(CloseReason::SlowHead);
     let [openmetrics, protobuf] = with_native_buckets(&metrics);
@@ -388,7 +387,7 @@ fn openmetrics_2_and_protobuf_have_the_families_of_the_text_format_with_their_me
             assert!(text.contains(&help), "{help}");
         }
     }
-    // Except for the values of the process they say the same.
+    // They are equal except for the values of the process metrics.
     let mut process_starts_ms = Vec::new();
     for (openmetrics, protobuf) in openmetrics.iter().zip(&protobuf) {
         if openmetrics.name.starts_with("process_") {
@@ -416,7 +415,7 @@ fn native_buckets_add_at_most_200_bytes_to_an_idle_exposition() {
     let fields = text.matches("schema:3,zero_threshold:9.5367431640625e-07,zero_count:0,");
     let added: usize = fields.map(str::len).sum();
     assert!((1..=200).contains(&added), "{added}");
-    assert!(!text.contains("positive_"), "nothing is in use");
+    assert!(!text.contains("positive_"), "no native bucket is in use");
 }
 
 #[test]
@@ -453,9 +452,8 @@ fn a_client_that_causes_every_series_does_not_fill_memory_with_native_buckets() 
 }
 
 proptest! {
-    /// Whatever is observed, on whatever bounds and through however many recorders: render, parse, equal.
     #[test]
-    fn any_observations_are_parsed_as_they_were_rendered(
+    fn parsing_a_rendered_exposition_returns_the_observations(
         observed in proptest::collection::vec((labels(), duration_ns(), trace(), 0..3usize), 0..60),
         bounds in proptest::sample::select(vec!["1", "linear:0.25,0.25,8", "exponential:0.000000001,2,40"]),
     ) {
@@ -467,9 +465,9 @@ proptest! {
             recorders[recorder].record(labels, duration_ns, trace);
             observations.push((labels, duration_ns, trace));
         }
-        // Few enough series that each has native buckets.
+        // So few series that each has native buckets.
         let [openmetrics, protobuf] = with_native_buckets(&metrics);
         prop_assert_eq!(&openmetrics[0], &protobuf[0]);
-        check_durations(&openmetrics[0], &bounds, &observations, &from_the_start(), now_ms());
+        check_durations(&openmetrics[0], &bounds, &observations, &initial_series(), now_ms());
     }
 }

@@ -1,4 +1,4 @@
-//! The figures that the README names, held to their bounds: of the release build, while nothing else runs, by
+//! The figures in the documentation, with their limits. Measure the release build while nothing else runs:
 //! `cargo test --release --test figures -- --test-threads=1 --nocapture`.
 #![cfg(not(debug_assertions))]
 
@@ -14,14 +14,14 @@ use support::wait_for;
 
 const CLIENTS: f64 = 1_000.0;
 
-/// The load lasts longer than what is measured of it.
+/// How long the load lasts. That is longer than it is measured.
 const LOAD: &str = "17s";
-/// Clients that start together answer together for a few cycles.
+/// Clients that start together get their responses together for a few cycles.
 const SETTLE: Duration = Duration::from_secs(5);
 const MEASURED: Duration = Duration::from_secs(10);
 
 #[test]
-fn a_thousand_clients_are_held_and_scraped() {
+fn a_thousand_clients_are_served_while_scrapes_stay_fast() {
     let server = Server::start(&[]);
     let mut wrk = Command::new("wrk")
         .args(["-t1", &format!("-c{CLIENTS}"), &format!("-d{LOAD}"), "--timeout", "10s"])
@@ -31,12 +31,12 @@ fn a_thousand_clients_are_held_and_scraped() {
         .expect("wrk is installed");
     let mut scraper = server.connect();
     let answered = |scraper: &mut Client| {
-        let page = scraper.get("/metrics").text();
-        let of_main = |suffix: &str| {
+        let exposition = scraper.get("/metrics").text();
+        let of_root = |suffix: &str| {
             let series = format!(r#"http_request_duration_seconds_{suffix}{{method="GET",path="/",status="200"}}"#);
-            value_of(&page, &series).unwrap()
+            value_of(&exposition, &series).unwrap()
         };
-        (Instant::now(), of_main("count"), of_main("sum"))
+        (Instant::now(), of_root("count"), of_root("sum"))
     };
     wait_for("the load", Duration::from_secs(5), || {
         (server.metric("http_requests_in_flight")? > CLIENTS).then_some(())
@@ -46,9 +46,9 @@ fn a_thousand_clients_are_held_and_scraped() {
     let mut scrapes: Vec<Duration> = (0..50)
         .map(|number| {
             std::thread::sleep((start + MEASURED * number / 50).saturating_duration_since(Instant::now()));
-            let asked = Instant::now();
+            let sent_at = Instant::now();
             assert_eq!(server.get("/metrics").status, 200);
-            asked.elapsed()
+            sent_at.elapsed()
         })
         .collect();
     let resident_mib = server.resident_bytes() as f64 / 1048576.0;
@@ -57,13 +57,13 @@ fn a_thousand_clients_are_held_and_scraped() {
     assert!(wrk.wait().unwrap().success());
     let rate = (count_end - count_start) / (end - start).as_secs_f64();
     let mean_s = (sum_end - sum_start) / (count_end - count_start);
-    // The mean cycle of a client is what its requests took. That is the delay, 1 s in the mean, give or take five standard
-    // deviations of as many draws, or else the server was late.
+    // Ideally, a client's mean cycle is the mean duration of its requests, which is the mean delay: 1 s, plus or minus
+    // five standard deviations of that many draws. A longer cycle or duration means that the server was late.
     let share = rate * mean_s / CLIENTS;
     scrapes.sort_unstable();
     let (median, worst) = (scrapes[25], scrapes[49]);
     println!(
-        "1,000 clients: {rate:.0} answers/s ({share:.3} of the ideal), scrape {median:?} (worst of 50 {worst:?}), {resident_mib:.1} MiB resident"
+        "1,000 clients: {rate:.0} responses/s ({share:.3} of the ideal), scrape {median:?} (worst of 50 {worst:?}), {resident_mib:.1} MiB resident"
     );
     assert!(share >= 0.98, "{share}");
     assert!((mean_s - 1.0).abs() <= 0.03, "{mean_s}");
@@ -72,13 +72,13 @@ fn a_thousand_clients_are_held_and_scraped() {
 }
 
 #[test]
-fn it_answers_within_20_ms_of_its_start() {
-    let best = (0..10).map(|_| start_to_answer()).min().unwrap();
-    println!("start to first answer: {best:?}, the best of 10");
+fn the_first_response_comes_within_20_ms_of_the_start() {
+    let best = (0..10).map(|_| start_to_response()).min().unwrap();
+    println!("start to first response: {best:?}, the best of 10");
     assert!(best <= Duration::from_millis(20), "{best:?}");
 }
 
-fn start_to_answer() -> Duration {
+fn start_to_response() -> Duration {
     let address = support::prometheus::free_address();
     let start = Instant::now();
     let mut child = command(&["--listen", &address.to_string()])

@@ -1,4 +1,4 @@
-//! How long a connection may be idle, and that no request is lost on one that may not yet close.
+//! How long a connection may be idle, and that no request is lost on a connection within that time.
 
 mod support;
 
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use support::client::Client;
 use support::server::Server;
 
-/// How long a connection has for its first whole request.
+/// How soon a connection must have sent its first complete request.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
 
 /// How much later than its limit a connection may be closed.
 const LATE_BY: Duration = Duration::from_millis(1_500);
 
-/// Blocks until the server closes the connection. Returns when, from `since` on.
+/// Blocks until the server closes the connection. Returns the time since `since`.
 fn closed_after(client: &Client, since: Instant) -> Duration {
     let outcome = client.socket().read(&mut [0; 64]);
     let after = since.elapsed();
@@ -47,7 +47,7 @@ fn a_request_behind_a_late_response_is_answered() {
 }
 
 #[test]
-fn a_request_behind_one_that_took_longer_than_the_first_may_take_is_answered() {
+fn a_request_after_a_response_later_than_the_limit_of_a_first_request_is_answered() {
     let server = Server::start(&["--idle-timeout", "1s"]);
     let mut client = server.connect();
     for target in ["/?delay=13s", "/healthz"] {
@@ -60,7 +60,7 @@ fn an_idle_connection_closes_after_the_idle_timeout() {
     let server = Server::start(&["--idle-timeout", "3s"]);
     let mut client = server.connect();
     for _ in 0..3 {
-        // Each response begins the time anew.
+        // Each response restarts the timeout.
         assert_eq!(client.get("/healthz").status, 200);
         std::thread::sleep(Duration::from_millis(1_500));
     }
@@ -69,7 +69,7 @@ fn an_idle_connection_closes_after_the_idle_timeout() {
 }
 
 #[test]
-fn the_idle_timeout_may_be_longer_than_the_first_request_may_take() {
+fn the_idle_timeout_may_exceed_the_limit_of_a_first_request() {
     let server = Server::start(&["--idle-timeout", "14s"]);
     let mut client = server.connect();
     assert_eq!(client.get("/healthz").status, 200);
@@ -78,7 +78,7 @@ fn the_idle_timeout_may_be_longer_than_the_first_request_may_take() {
 }
 
 #[test]
-fn a_connection_without_a_whole_first_request_closes_after_10_s() {
+fn a_connection_without_a_complete_first_request_closes_after_10_s() {
     let server = Server::start(&[]);
     let since = Instant::now();
     let clients = [

@@ -1,4 +1,4 @@
-//! The image: built from the Containerfile as it is, inspected, and run as a cluster would run it.
+//! The image: built from the unchanged Containerfile, inspected, and run as in a cluster.
 
 #[path = "image/compose.rs"]
 mod compose;
@@ -31,7 +31,7 @@ use support::prometheus::free_address;
 use support::server::value_of;
 use support::wait_for;
 
-/// The binary, taken out of the image.
+/// Copies the binary out of the image and returns its path.
 fn binary(podman: &Podman, test: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("httpserver-{test}"));
     let name = format!("httpserver-test-{test}");
@@ -42,7 +42,7 @@ fn binary(podman: &Podman, test: &str) -> PathBuf {
     path
 }
 
-/// For the docs; printed past the test harness, which does not show what a passing test prints.
+/// Prints a figure for the documentation, bypassing the test harness, which hides the output of a test that passes.
 fn report(figure: &str) {
     let line = format!("\nfigure: {figure}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
@@ -51,12 +51,12 @@ fn report(figure: &str) {
 #[test]
 fn hadolint_finds_nothing_in_the_containerfile() {
     let hadolint = podman::root().join(".tools/venv/bin/hadolint");
-    let said = stdout(Command::new(hadolint).arg(podman::root().join("Containerfile")));
-    assert_eq!(said, "");
+    let findings = stdout(Command::new(hadolint).arg(podman::root().join("Containerfile")));
+    assert_eq!(findings, "");
 }
 
 #[test]
-fn the_image_is_the_binary_and_nothing_else_within_3_mib() {
+fn the_image_has_only_the_binary_and_at_most_3_mib() {
     let podman = Podman::with_image();
     let mounted = PathBuf::from(podman.run(&["image", "mount", IMAGE]).trim());
     let files: Vec<PathBuf> = fs::read_dir(&mounted)
@@ -67,7 +67,7 @@ fn the_image_is_the_binary_and_nothing_else_within_3_mib() {
     podman.run(&["image", "unmount", IMAGE]);
     assert_eq!(files, [mounted.join("httpserver")]);
     assert!(metadata.is_file());
-    assert_eq!(metadata.permissions().mode() & 0o111, 0o111, "anybody may execute it");
+    assert_eq!(metadata.permissions().mode() & 0o111, 0o111, "any user may execute it");
 
     let size_bytes: u64 = podman
         .run(&["image", "inspect", "--format={{.Size}}", IMAGE])
@@ -83,7 +83,7 @@ fn the_image_is_the_binary_and_nothing_else_within_3_mib() {
 }
 
 #[test]
-fn the_image_says_who_it_is_and_how_it_runs() {
+fn the_image_has_labels_a_user_an_entrypoint_and_a_stop_signal() {
     let podman = Podman::with_image();
     let inspected: Value = serde_json::from_str(&podman.run(&["image", "inspect", IMAGE])).unwrap();
     let config = &inspected[0]["Config"];
@@ -125,7 +125,7 @@ fn the_binary_needs_no_interpreter_and_no_shared_library() {
 }
 
 #[test]
-fn it_serves_as_nobody_read_only_without_capabilities_and_within_a_memory_limit() {
+fn the_container_serves_unprivileged_read_only_and_within_a_memory_limit() {
     let server = Container::run(Podman::with_image(), "confined", &[]);
     assert_eq!(
         server.status("Uid").split_whitespace().collect::<Vec<_>>(),
@@ -151,19 +151,19 @@ fn it_serves_as_nobody_read_only_without_capabilities_and_within_a_memory_limit(
         let response = server.get(path);
         assert_eq!(response.status, 200, "{path}: {}", response.text());
     }
-    let page = server.get("/metrics").text();
+    let exposition = server.get("/metrics").text();
     assert_eq!(
         value_of(
-            &page,
+            &exposition,
             "http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}"
         ),
         Some(1.0)
     );
-    report(&format!("memory at rest {}", server.status("VmRSS")));
+    report(&format!("memory when idle {}", server.status("VmRSS")));
 }
 
 #[test]
-fn it_serves_as_any_user_that_a_platform_assigns() {
+fn the_container_serves_as_any_user_that_a_platform_assigns() {
     let server = Container::run_as("1000660000:0", Podman::with_image(), "any-user");
     assert_eq!(server.status("Uid").split_whitespace().next(), Some("1000660000"));
     assert_eq!(server.status("Gid").split_whitespace().next(), Some("0"));
@@ -175,7 +175,7 @@ fn it_serves_as_any_user_that_a_platform_assigns() {
     assert_eq!(server.inspect()["State"]["ExitCode"], 0);
 }
 
-/// The limit of the control group that the process is in; none where the machine has no memory controller.
+/// Returns the memory limit of the process's control group, or `None` if the machine has no memory controller.
 fn memory_limit_bytes(pid: u32) -> Option<u64> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     groups.lines().find_map(|line| {
@@ -191,7 +191,7 @@ fn memory_limit_bytes(pid: u32) -> Option<u64> {
 }
 
 #[test]
-fn podman_stop_ends_it_within_3_s_with_every_request_in_flight_answered() {
+fn podman_stop_answers_every_request_in_flight_within_3_s() {
     const REQUESTS: usize = 200;
     let podman = Podman::with_image();
     let server = Container::run(podman, "stopped", &[]);
@@ -209,7 +209,7 @@ fn podman_stop_ends_it_within_3_s_with_every_request_in_flight_answered() {
     let took = begin.elapsed();
 
     for client in clients {
-        let response = client.join().expect("an answer");
+        let response = client.join().expect("a response");
         assert_eq!(response.status, 200, "{}", response.text());
     }
     assert_eq!(server.inspect()["State"]["ExitCode"], 0);
@@ -221,12 +221,12 @@ fn podman_stop_ends_it_within_3_s_with_every_request_in_flight_answered() {
 }
 
 #[test]
-fn it_answers_soon_after_its_start() {
+fn the_binary_responds_within_a_second_of_its_start() {
     const STARTS: usize = 11;
     let binary = binary(Podman::with_image(), "start");
     let mut took: Vec<Duration> = (0..STARTS)
         .map(|_| {
-            // A port that was free a moment ago, by number: reading it from the start line takes time.
+            // A fixed port that was free a moment ago, since reading the port from the start line takes time.
             let address = free_address();
             let begin = Instant::now();
             let mut server = Command::new(&binary)
@@ -249,7 +249,7 @@ fn it_answers_soon_after_its_start() {
     took.sort();
     assert!(took[STARTS / 2] < Duration::from_secs(1), "{took:?}");
     report(&format!(
-        "start to first answer {:.1} ms (median of {STARTS})",
+        "start to first response {:.1} ms (median of {STARTS})",
         took[STARTS / 2].as_secs_f64() * 1e3
     ));
 }

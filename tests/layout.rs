@@ -1,12 +1,12 @@
-//! The layout of the sources: the plain server knows nothing of its guard, and few files are flat.
+//! The layout of the sources: the server does not depend on the guard, and few files are directly in `src`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How many files may lie in `src` itself.
-const FLAT_MAX: usize = 5;
+/// How many files may be directly in `src`.
+const TOP_LEVEL_MAX: usize = 5;
 
-/// Returns the files in `folder`, and its folders.
+/// Returns the files and the folders in `folder`.
 fn entries(folder: &Path) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let entries = fs::read_dir(folder).unwrap();
     entries
@@ -21,7 +21,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_server_never_names_the_guard_and_few_files_are_flat() {
+fn the_server_never_names_the_guard_and_few_files_are_directly_in_src() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let server = files_below(&src.join("server"));
     assert!(!server.is_empty());
@@ -29,6 +29,6 @@ fn the_server_never_names_the_guard_and_few_files_are_flat() {
         let text = fs::read_to_string(&file).unwrap();
         assert!(!text.contains("crate::guard"), "{} names the guard", file.display());
     }
-    let (flat, _) = entries(&src);
-    assert!(flat.len() <= FLAT_MAX, "{flat:?}");
+    let (top_level, _) = entries(&src);
+    assert!(top_level.len() <= TOP_LEVEL_MAX, "{top_level:?}");
 }

@@ -1,4 +1,4 @@
-//! The manifests: what Kubernetes, kubectl and Prometheus say of them, and that they agree with the binary and each other.
+//! The manifests: Kubernetes, kubectl and Prometheus accept them, and they agree with the binary and with each other.
 
 #[path = "manifests/manifest.rs"]
 mod manifest;
@@ -21,11 +21,11 @@ use support::prometheus::{Major, Prometheus};
 use support::server::{Server, run};
 use support::wait_for;
 
-/// What the docs claim. The oldest is the first with the sleep action of preStop enabled.
+/// The versions that the documentation names. The oldest is the first that enables the sleep action of preStop.
 const KUBERNETES_OLDEST: &str = "1.30";
 const KUBERNETES_NEWEST: &str = "1.37";
 
-/// Files under yaml/ that are for other programs than kubectl, and those that need custom resources.
+/// The files in yaml/ that are not for kubectl, or that need custom resources.
 const NOT_OF_KUBERNETES: [&str; 8] = [
     "compose/compose.yaml",
     "compose/grafana/dashboards.yaml",
@@ -37,7 +37,7 @@ const NOT_OF_KUBERNETES: [&str; 8] = [
     "monitoring/servicemonitor.yaml",
 ];
 
-/// Every .yaml file below a folder of yaml/, by its path from there.
+/// Returns every .yaml file below a folder of yaml/, by its path from yaml/.
 fn files_below(part: &str) -> Vec<String> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder().join(part)).unwrap() {
@@ -53,17 +53,17 @@ fn files_below(part: &str) -> Vec<String> {
     files
 }
 
-/// Every file with objects that any cluster knows.
+/// Returns every file with objects that any cluster supports.
 fn manifests() -> Vec<String> {
     let mut files = files_below("");
     for other in NOT_OF_KUBERNETES {
         let position = files.iter().position(|file| file == other);
-        files.remove(position.unwrap_or_else(|| panic!("{other} is gone")));
+        files.remove(position.unwrap_or_else(|| panic!("{other} does not exist")));
     }
     files
 }
 
-/// The objects of these files that run pods, with their pod templates.
+/// Returns the names of the objects of these files that run pods, with their pod templates.
 fn templates() -> Vec<(String, Value)> {
     let mut templates = Vec::new();
     for file in manifests() {
@@ -79,28 +79,28 @@ fn templates() -> Vec<(String, Value)> {
     templates
 }
 
-/// What `kubectl` prints.
-fn kubectl(words: &[&str]) -> String {
+/// Returns the standard output of kubectl. Panics if it fails.
+fn kubectl(arguments: &[&str]) -> String {
     let output = Command::new("kubectl")
-        .args(words)
+        .args(arguments)
         .output()
         .expect("kubectl is installed");
     assert!(
         output.status.success(),
-        "kubectl {words:?}: {}",
+        "kubectl {arguments:?}: {}",
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether a selector of labels takes an object that has these.
+/// Returns whether a label selector matches an object with these labels.
 fn selects(selector: &Value, labels: &Value) -> bool {
     let selector = selector.as_object().unwrap();
     !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value)
 }
 
 #[test]
-fn every_manifest_is_valid_by_the_strict_schemas_of_the_oldest_and_the_newest_kubernetes() {
+fn every_manifest_is_valid_in_the_oldest_and_newest_supported_kubernetes() {
     let validator = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/venv/bin/kubernetes-validate");
     let files: Vec<PathBuf> = manifests().iter().map(|file| folder().join(file)).collect();
     let objects: usize = manifests().iter().map(|file| documents(file).len()).sum();
@@ -110,19 +110,19 @@ fn every_manifest_is_valid_by_the_strict_schemas_of_the_oldest_and_the_newest_ku
             .args(&files)
             .output()
             .expect("kubernetes-validate is installed");
-        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-        assert!(output.status.success(), "Kubernetes {version}: {said}");
-        let passed = said
+        let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "Kubernetes {version}: {printed}");
+        let passed = printed
             .lines()
             .filter(|line| line.contains(" passed ") && line.ends_with(&format!("against version {version}")));
-        assert_eq!(passed.count(), objects, "Kubernetes {version}: {said}");
+        assert_eq!(passed.count(), objects, "Kubernetes {version}: {printed}");
     }
 }
 
 #[test]
-fn kubectl_finds_the_same_objects_in_the_folder_by_file_and_by_kustomization() {
+fn kubectl_finds_the_same_objects_by_file_and_by_kustomization() {
     let yaml = folder();
-    // What `apply -f` would send, without a cluster to send it to.
+    // Reads the same files as `apply -f`, but needs no cluster.
     let by_file = kubectl(&[
         "annotate",
         "--local",
@@ -159,7 +159,7 @@ fn kubectl_finds_the_same_objects_in_the_folder_by_file_and_by_kustomization() {
 }
 
 #[test]
-fn every_pod_keeps_to_the_restricted_pod_security_standard_and_more() {
+fn every_pod_meets_the_restricted_pod_security_standard_and_more() {
     let templates = templates();
     assert_eq!(templates.len(), 4);
     for (which, template) in templates {
@@ -172,7 +172,7 @@ fn every_pod_keeps_to_the_restricted_pod_security_standard_and_more() {
 }
 
 #[test]
-fn every_selector_takes_the_pods_it_is_meant_for() {
+fn every_selector_matches_the_pods_that_it_is_meant_for() {
     let deployment = object("deployment.yaml", "Deployment");
     let labels = &deployment["spec"]["template"]["metadata"]["labels"];
     let service = object("service.yaml", "Service");
@@ -198,7 +198,7 @@ fn every_selector_takes_the_pods_it_is_meant_for() {
         assert_eq!(target["apiVersion"], deployment["apiVersion"]);
         assert_eq!(target["name"], deployment["metadata"]["name"]);
     }
-    // The operator's monitor selects the Service, by its labels, and one of its ports, by name.
+    // The operator's ServiceMonitor selects the Service by labels, and one of its ports by name.
     assert!(selects(
         &monitor["spec"]["selector"]["matchLabels"],
         &service["metadata"]["labels"]
@@ -207,7 +207,7 @@ fn every_selector_takes_the_pods_it_is_meant_for() {
         monitor["spec"]["endpoints"][0]["port"],
         service["spec"]["ports"][0]["name"]
     );
-    // The load's pods are not the server's: they must get no requests.
+    // The Service must send no requests to the load's pods.
     let load = object("monitoring/load.yaml", "Job");
     assert!(!selects(
         &service["spec"]["selector"],
@@ -226,7 +226,7 @@ fn every_selector_takes_the_pods_it_is_meant_for() {
 }
 
 #[test]
-fn the_manifests_agree_with_the_binary_on_its_port_its_version_and_the_time_to_drain() {
+fn the_manifests_agree_with_the_binary_on_port_version_and_drain_timeout() {
     let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
     let default = |flag: &str| {
         let (_, rest) = help.split_once(&format!("{flag} ")).unwrap();
@@ -275,7 +275,7 @@ fn the_manifests_agree_with_the_binary_on_its_port_its_version_and_the_time_to_d
 }
 
 #[test]
-fn applying_again_leaves_the_number_of_pods_to_the_autoscaler() {
+fn applying_again_does_not_change_the_number_of_pods() {
     let deployment = object("deployment.yaml", "Deployment");
     assert!(deployment["spec"].get("replicas").is_none());
     let autoscaler = object("horizontalpodautoscaler.yaml", "HorizontalPodAutoscaler");
@@ -283,7 +283,7 @@ fn applying_again_leaves_the_number_of_pods_to_the_autoscaler() {
 }
 
 #[test]
-fn the_manifests_ship_the_prometheus_that_the_tests_build() {
+fn the_manifests_use_the_prometheus_version_that_the_tests_build() {
     let release = include_str!("tools/prometheus")
         .lines()
         .find_map(|line| line.strip_prefix("release="))
@@ -305,7 +305,7 @@ fn promtool_accepts_the_scrape_configuration_and_its_rules() {
     fs::create_dir_all(&folder).unwrap();
     let discovered = folder.join("discovered.json");
     fs::write(&discovered, "[]").unwrap();
-    // The rules where the pod would have them, which is a folder of its root.
+    // In the pod, the rules are mounted in a folder of the root file system.
     let rules = folder.join("rules.yaml");
     fs::copy(manifest::folder().join("monitoring/rules.yaml"), &rules).unwrap();
     let config = scrape_config(&discovered);
@@ -326,10 +326,10 @@ fn promtool_accepts_the_scrape_configuration_and_its_rules() {
         .arg(&file)
         .output()
         .expect("promtool starts");
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     fs::remove_dir_all(folder).unwrap();
-    assert!(output.status.success(), "{said}");
-    assert!(said.contains("1 rule files found"), "{said}");
+    assert!(output.status.success(), "{printed}");
+    assert!(printed.contains("1 rule files found"), "{printed}");
 }
 
 #[test]
@@ -344,7 +344,7 @@ fn promtool_accepts_the_configuration_of_compose() {
 }
 
 #[test]
-fn relabelling_keeps_annotated_pods_at_their_port_and_path_and_drops_the_others() {
+fn relabelling_keeps_annotated_pods_with_their_port_and_path_and_drops_the_others() {
     let template = &object("deployment.yaml", "Deployment")["spec"]["template"];
     let pod = |name: &str, ip: &str, port: u16, changes: Value| {
         let mut labels = discovered_labels(template, name, ip, port);
@@ -367,7 +367,7 @@ fn relabelling_keeps_annotated_pods_at_their_port_and_path_and_drops_the_others(
     const PATH: &str = "__meta_kubernetes_pod_annotation_prometheus_io_path";
     const SCHEME: &str = "__meta_kubernetes_pod_annotation_prometheus_io_scheme";
     const PHASE: &str = "__meta_kubernetes_pod_phase";
-    // Loopback addresses, where nothing listens at these ports: what counts is where Prometheus would go.
+    // Nothing listens on these loopback addresses and ports: only the URLs that Prometheus would scrape matter.
     let discovered = json!([
         pod("as-deployed", "127.0.0.11", 19004, json!({})),
         pod("of-two-ports", "127.0.0.12", 19004, json!({})),
@@ -437,7 +437,7 @@ fn relabelling_keeps_annotated_pods_at_their_port_and_path_and_drops_the_others(
 }
 
 #[test]
-fn grafana_finds_its_prometheus_and_the_dashboard_where_the_manifests_put_them() {
+fn grafana_is_configured_with_the_prometheus_and_the_dashboard_of_the_manifests() {
     let provisioning = object("monitoring/grafana/configmap.yaml", "ConfigMap")["data"].clone();
     let parse = |file: &str| manifest::parse(provisioning[file].as_str().unwrap()).remove(0);
     let service = object("monitoring/prometheus/service.yaml", "Service");
@@ -468,7 +468,7 @@ fn grafana_finds_its_prometheus_and_the_dashboard_where_the_manifests_put_them()
 }
 
 #[test]
-fn the_values_for_loki_stack_turn_on_what_is_needed_and_store_nothing() {
+fn the_values_for_loki_stack_enable_grafana_and_prometheus_without_persistence() {
     let values = documents("monitoring/loki-stack-values.yaml").remove(0);
     assert_eq!(values["grafana"]["enabled"], true);
     assert_eq!(values["grafana"]["service"]["type"], "NodePort");
@@ -489,7 +489,7 @@ fn the_values_for_loki_stack_turn_on_what_is_needed_and_store_nothing() {
 }
 
 #[test]
-fn every_shipped_prometheus_scrapes_every_15_s_and_every_data_source_knows_it() {
+fn every_prometheus_scrapes_every_15_s_and_every_data_source_has_that_interval() {
     let parse = |text: &Value| manifest::parse(text.as_str().unwrap()).remove(0);
     let in_cluster = parse(&object("monitoring/prometheus/configmap.yaml", "ConfigMap")["data"]["prometheus.yml"]);
     let composed = manifest::parse(&fs::read_to_string(folder().join("compose/prometheus.yml")).unwrap()).remove(0);
@@ -507,7 +507,7 @@ fn every_shipped_prometheus_scrapes_every_15_s_and_every_data_source_knows_it() 
     for sources in [grafana, composed] {
         assert_eq!(sources["datasources"][0]["jsonData"]["timeInterval"], "15s");
     }
-    // The chart's template wants a string.
+    // The chart's template expects a string.
     assert_eq!(
         parse(&values["prometheus"]["datasource"]["jsonData"]),
         json!({"timeInterval": "15s"})
@@ -515,7 +515,7 @@ fn every_shipped_prometheus_scrapes_every_15_s_and_every_data_source_knows_it() 
 }
 
 #[test]
-fn every_shipped_prometheus_3_scrapes_classic_and_native_histograms_and_takes_exemplars_and_start_timestamps() {
+fn every_prometheus_3_stores_classic_and_native_histograms_exemplars_and_start_timestamps() {
     let in_cluster = object("monitoring/prometheus/configmap.yaml", "ConfigMap")["data"]["prometheus.yml"].clone();
     let in_cluster = manifest::parse(in_cluster.as_str().unwrap()).remove(0);
     let composed = manifest::parse(&fs::read_to_string(folder().join("compose/prometheus.yml")).unwrap()).remove(0);
@@ -537,7 +537,7 @@ fn every_shipped_prometheus_3_scrapes_classic_and_native_histograms_and_takes_ex
     }
 }
 
-/// curl with the load Job's arguments, except the requests' address and number.
+/// Returns curl with the load Job's arguments, except for the address and number of requests.
 fn load_job(server: &Server, requests: u32) -> Command {
     let container = object("monitoring/load.yaml", "Job")["spec"]["template"]["spec"]["containers"][0].clone();
     let url = format!("http://{}/#[1-{requests}]", server.address);
@@ -555,13 +555,15 @@ fn load_job(server: &Server, requests: u32) -> Command {
 const ANSWERED: &str = "http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}";
 
 #[test]
-fn the_load_jobs_own_arguments_make_curl_send_each_request_and_print_nothing() {
+fn the_load_job_sends_each_request_and_prints_nothing() {
     const REQUESTS: u32 = 40;
     let server = Server::start(&["--delay-max", "10ms"]);
     let curl = load_job(&server, REQUESTS).output().expect("curl is installed");
     assert!(curl.status.success(), "{curl:?}");
     assert_eq!((curl.stdout.len(), curl.stderr.len()), (0, 0), "{curl:?}");
-    assert_eq!(server.metric(ANSWERED), Some(f64::from(REQUESTS)));
+    wait_for("the last request to be recorded", Duration::from_secs(5), || {
+        (server.metric(ANSWERED)? == f64::from(REQUESTS)).then_some(())
+    });
 }
 
 #[test]
@@ -569,9 +571,9 @@ fn the_load_job_sends_twenty_requests_a_second() {
     const WINDOW: Duration = Duration::from_secs(10);
     let server = Server::start(&[]);
     let mut curl = load_job(&server, 36_000).spawn().expect("curl is installed");
-    // The clients start together; after the longest delay each is somewhere in its own.
+    // The clients start together, and are out of step after the longest delay.
     let answered = || server.metric(ANSWERED).unwrap_or(0.0);
-    wait_for("the clients to have spread", Duration::from_secs(20), || {
+    wait_for("the clients to fall out of step", Duration::from_secs(20), || {
         (answered() >= 40.0).then_some(())
     });
     let (before, began) = (answered(), Instant::now());

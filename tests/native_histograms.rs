@@ -1,4 +1,4 @@
-//! Native histograms, start timestamps and exemplars in a real Prometheus 3, over both formats that have them.
+//! Native histograms, start timestamps and exemplars in a real Prometheus 3, through both formats that have them.
 
 mod support;
 
@@ -10,16 +10,16 @@ use support::prometheus::{Prometheus, free_address};
 use support::server::Server;
 use support::wait_for;
 
-/// How far a quantile may be from the truth.
+/// The relative error allowed in a quantile.
 const TOLERANCE: f64 = 0.05;
 
 /// How much wider a native bucket is than the one below: 2^(1/8), rounded up.
 const BUCKET_GROWTH: f64 = 1.0906;
 
-/// The five bounds of the Go program: nothing above half a second.
+/// The five bounds of the Go program. None is above 0.51 s.
 const FIVE_BUCKETS: [&str; 2] = ["--buckets", "exponential:0.1,1.5,5"];
 
-/// A format, selected by the configuration of Prometheus.
+/// A format that Prometheus is configured to scrape.
 #[derive(Clone, Copy, Debug)]
 enum Format {
     Protobuf,
@@ -27,7 +27,7 @@ enum Format {
 }
 
 impl Format {
-    /// Starts a Prometheus that scrapes the target each second, with native and classic histograms.
+    /// Starts a Prometheus that scrapes the target every second, with native and classic histograms.
     fn prometheus(self, target: SocketAddr) -> Prometheus {
         let (protocols, features) = match self {
             Format::Protobuf => ("", "created-timestamp-zero-ingestion,exemplar-storage"),
@@ -52,7 +52,7 @@ fn wait_for_scrape(prometheus: &Prometheus) {
 }
 
 #[test]
-fn quantiles_of_native_histograms_are_right_where_five_classic_buckets_are_wrong() {
+fn quantiles_of_native_histograms_are_right_when_those_of_five_classic_buckets_are_wrong() {
     let server = Server::start(&FIVE_BUCKETS);
     let formats = [Format::Protobuf, Format::OpenMetrics2].map(|format| (format, format.prometheus(server.address)));
     formats.iter().for_each(|(_, prometheus)| wait_for_scrape(prometheus));
@@ -74,7 +74,7 @@ fn quantiles_of_native_histograms_are_right_where_five_classic_buckets_are_wrong
             assert!((native / truth - 1.0).abs() <= TOLERANCE, "{native}");
             assert_eq!((classic, configured), (0.50625, truth));
         }
-        // Both kinds of buckets are of the same moment, so they counted the same in each scrape.
+        // In each scrape, both kinds of buckets describe the same observations.
         let differences = prometheus.query(
             "histogram_count(http_request_duration_seconds) != ignoring(__name__) http_request_duration_seconds_count",
         );
@@ -154,7 +154,7 @@ fn native_histograms_are_within_a_bucket_of_what_clients_measure_whatever_the_sh
     }
 }
 
-/// The samples of a series of the last minute.
+/// Returns the samples of a series in the last minute.
 fn samples(prometheus: &Prometheus, series: &str) -> Vec<f64> {
     let result = prometheus.query(&format!("{series}[1m]"));
     let values = result.first().and_then(|series| series["values"].as_array().cloned());
@@ -165,7 +165,8 @@ fn samples(prometheus: &Prometheus, series: &str) -> Vec<f64> {
         .collect()
 }
 
-/// What a counter has counted, as `increase` does without extrapolating: from its first sample, and anew when it fell.
+/// Returns the increase of a counter like `increase`, but without extrapolation: from its first sample, and from zero
+/// after each reset.
 fn increase(samples: &[f64]) -> f64 {
     let steps = samples.windows(2);
     steps
@@ -188,12 +189,12 @@ fn a_restart_in_a_burst_loses_nothing(format: Format) {
         });
     };
     let first = start();
-    // Before the first scrape: without start timestamps there is no value to count from.
+    // Before the first scrape: only a start timestamp gives this burst a zero to count from.
     burst(40);
     let prometheus = format.prometheus(address);
     counted(&prometheus, 40.0);
-    // The next process counts further than the first one did before it is scraped: without start timestamps that looks
-    // like one process, and its first 40 requests like old ones.
+    // The second process counts more than the first one did before it is scraped. Without start timestamps this would
+    // look like one process, and the second's first 40 requests would be lost.
     drop(first);
     let _second = start();
     burst(60);
@@ -206,17 +207,17 @@ fn a_restart_in_a_burst_loses_nothing(format: Format) {
 }
 
 #[test]
-fn with_protobuf_a_restart_in_the_middle_of_a_burst_loses_nothing() {
+fn a_restart_in_a_burst_loses_nothing_with_protobuf() {
     a_restart_in_a_burst_loses_nothing(Format::Protobuf);
 }
 
 #[test]
-fn with_openmetrics_2_a_restart_in_the_middle_of_a_burst_loses_nothing() {
+fn a_restart_in_a_burst_loses_nothing_with_openmetrics_2() {
     a_restart_in_a_burst_loses_nothing(Format::OpenMetrics2);
 }
 
 #[test]
-fn both_formats_bring_sampled_exemplars() {
+fn both_formats_have_sampled_exemplars() {
     const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     for format in [Format::Protobuf, Format::OpenMetrics2] {
         let server = Server::start(&["--delay-max", "10ms"]);
@@ -225,7 +226,7 @@ fn both_formats_bring_sampled_exemplars() {
         client.request("GET", "/", &[("traceparent", TRACEPARENT)]);
         assert_eq!(client.receive().unwrap().status, 200);
         let exemplar = wait_for("the exemplar", Duration::from_secs(10), || {
-            // An untraced request never takes its place.
+            // A request without a trace never replaces it.
             server.get("/");
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
             let target = format!(

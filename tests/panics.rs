@@ -1,4 +1,4 @@
-//! A vital thread that panics ends the process with a message. A connection's thread does not.
+//! A panic in a vital thread ends the process with a message. A panic in a connection's thread does not.
 
 use std::process::{Command, Output};
 use std::thread;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use httpserver::server::panics;
 
-/// Runs one of the tests below in a process of its own, as the victim.
+/// Runs one of the tests below in its own process, as the victim.
 fn victim(test: &str) -> Output {
     Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--nocapture"])
@@ -20,14 +20,14 @@ fn is_victim() -> bool {
 }
 
 #[test]
-fn a_vital_thread_that_panics_ends_the_process_with_a_message() {
+fn a_panic_in_a_vital_thread_ends_the_process_with_a_message() {
     if is_victim() {
         panics::install();
         panics::spawn_vital("responder", || panic!("the test's panic")).unwrap();
         thread::sleep(Duration::from_secs(30));
         return;
     }
-    let output = victim("a_vital_thread_that_panics_ends_the_process_with_a_message");
+    let output = victim("a_panic_in_a_vital_thread_ends_the_process_with_a_message");
     assert_eq!(output.status.code(), Some(70));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
@@ -37,7 +37,7 @@ fn a_vital_thread_that_panics_ends_the_process_with_a_message() {
 }
 
 #[test]
-fn panics_of_other_threads_are_reported_once() {
+fn panics_in_other_threads_are_reported_once() {
     if is_victim() {
         panics::install();
         for _ in 0..100 {
@@ -46,10 +46,10 @@ fn panics_of_other_threads_are_reported_once() {
         }
         return;
     }
-    let output = victim("panics_of_other_threads_are_reported_once");
+    let output = victim("panics_in_other_threads_are_reported_once");
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
-    let told: Vec<&str> = stderr.lines().filter(|line| line.starts_with("httpserver: ")).collect();
-    assert_eq!(told.len(), 1, "{stderr}");
-    assert!(told[0].contains("1 connection threads ended by a panic"), "{stderr}");
+    let reports: Vec<&str> = stderr.lines().filter(|line| line.starts_with("httpserver: ")).collect();
+    assert_eq!(reports.len(), 1, "{stderr}");
+    assert!(reports[0].contains("1 connection threads ended by a panic"), "{stderr}");
 }

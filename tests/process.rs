@@ -1,4 +1,4 @@
-//! The process and what surrounds it: full and closed standard streams, empty variables, a clock that steps.
+//! The process and its environment: full and closed standard streams, environment variables, a clock that steps.
 
 mod support;
 
@@ -16,15 +16,17 @@ use support::prometheus::free_address;
 use support::server::{Server, command, value_of};
 use support::wait_for;
 
-const VARIABLES: [&str; 9] = [
+const VARIABLES: [&str; 11] = [
     "HTTPSERVER_LISTEN",
     "HTTPSERVER_DELAY_MIN",
     "HTTPSERVER_DELAY_MAX",
+    "HTTPSERVER_DELAY_QUANTILES",
     "HTTPSERVER_ERROR_RATE",
     "HTTPSERVER_BUCKETS",
     "HTTPSERVER_MAX_IN_FLIGHT",
     "HTTPSERVER_DRAIN_TIMEOUT",
     "HTTPSERVER_IDLE_TIMEOUT",
+    "HTTPSERVER_REQUESTS_PER_CONNECTION",
     "HTTPSERVER_ACCESS_LOG",
 ];
 
@@ -32,47 +34,47 @@ fn full() -> File {
     OpenOptions::new().write(true).open("/dev/full").unwrap()
 }
 
-/// Returns the writing end of a pipe that nobody reads.
+/// Returns the writing end of a pipe whose reading end is closed.
 fn closed_pipe() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     writer.into()
 }
 
-/// A server whose start line nobody can read. It is killed when it is dropped.
-struct Unheard {
+/// A server whose standard streams cannot be written to, so that its start line cannot be read. Killed when dropped.
+struct Muted {
     child: Child,
     address: SocketAddr,
 }
 
-impl Unheard {
-    fn start(stdout: Stdio, stderr: Stdio) -> Unheard {
+impl Muted {
+    fn start(stdout: Stdio, stderr: Stdio) -> Muted {
         let address = free_address();
         let child = command(&["--listen", &address.to_string(), "--delay-max", "0s"])
             .stdout(stdout)
             .stderr(stderr)
             .spawn()
             .unwrap();
-        let mut unheard = Unheard { child, address };
+        let mut muted = Muted { child, address };
         wait_for("the server to listen", Duration::from_secs(10), || {
-            let ended = unheard.child.try_wait().unwrap();
-            assert_eq!(ended, None, "the server has ended");
+            let exited = muted.child.try_wait().unwrap();
+            assert_eq!(exited, None, "the server has exited");
             TcpStream::connect(address).is_ok().then_some(())
         });
-        unheard
+        muted
     }
 
-    /// Serves, is reset by clients, serves, and ends as it should.
+    /// Asserts that the server serves, also after clients reset their connections, and exits with status 0 on SIGTERM.
     fn survives(mut self) {
         for _ in 0..20 {
             let mut client = Client::connect(self.address);
             assert_eq!(client.get("/").status, 200);
             assert_eq!(client.get("/nothing").status, 404);
-            // tiny_http's thread for this connection may panic, which is reported.
-            reset_behind_a_request(self.address);
+            // tiny_http's thread for this connection may panic, which the server reports.
+            reset_after_a_request(self.address);
         }
         assert_eq!(Client::connect(self.address).get("/healthz").status, 200);
-        assert_eq!(self.child.try_wait().unwrap(), None, "the server has ended");
+        assert_eq!(self.child.try_wait().unwrap(), None, "the server has exited");
         signal(self.child.id(), "TERM");
         let status = wait_for("the server to exit", Duration::from_secs(10), || {
             self.child.try_wait().unwrap()
@@ -81,7 +83,7 @@ impl Unheard {
     }
 }
 
-impl Drop for Unheard {
+impl Drop for Muted {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -95,8 +97,8 @@ fn signal(pid: u32, name: &str) {
     assert!(sent.unwrap().success());
 }
 
-/// Resets a connection right after a request, and another right after it was accepted.
-fn reset_behind_a_request(address: SocketAddr) {
+/// Resets a connection right after a request, and another right after it is accepted.
+fn reset_after_a_request(address: SocketAddr) {
     let at_once = linger {
         l_onoff: 1,
         l_linger: 0,
@@ -110,40 +112,40 @@ fn reset_behind_a_request(address: SocketAddr) {
 
 #[test]
 fn a_full_stderr_does_not_end_the_server() {
-    Unheard::start(Stdio::null(), full().into()).survives();
+    Muted::start(Stdio::null(), full().into()).survives();
 }
 
 #[test]
 fn a_full_stdout_does_not_end_the_server() {
-    Unheard::start(full().into(), Stdio::null()).survives();
+    Muted::start(full().into(), Stdio::null()).survives();
 }
 
 #[test]
 fn full_standard_streams_do_not_end_the_server() {
-    Unheard::start(full().into(), full().into()).survives();
+    Muted::start(full().into(), full().into()).survives();
 }
 
 #[test]
 fn a_closed_stderr_does_not_end_the_server() {
-    Unheard::start(Stdio::null(), closed_pipe()).survives();
+    Muted::start(Stdio::null(), closed_pipe()).survives();
 }
 
 #[test]
 fn a_closed_stdout_does_not_end_the_server() {
-    Unheard::start(closed_pipe(), Stdio::null()).survives();
+    Muted::start(closed_pipe(), Stdio::null()).survives();
 }
 
 #[test]
 fn standard_streams_that_close_while_it_runs_do_not_end_the_server() {
     let (stdout_reader, stdout) = std::io::pipe().unwrap();
     let (stderr_reader, stderr) = std::io::pipe().unwrap();
-    let unheard = Unheard::start(stdout.into(), stderr.into());
-    assert_eq!(Client::connect(unheard.address).get("/").status, 200);
+    let muted = Muted::start(stdout.into(), stderr.into());
+    assert_eq!(Client::connect(muted.address).get("/").status, 200);
     drop((stdout_reader, stderr_reader));
-    unheard.survives();
+    muted.survives();
 }
 
-/// The status and the lines on standard error of a command that exits by itself.
+/// Runs a command until it exits. Returns its status and the lines on its standard error.
 fn exit(mut command: Command, stdout: Stdio) -> (ExitStatus, Vec<String>) {
     let output = command
         .stdout(stdout)
@@ -200,17 +202,20 @@ fn an_empty_variable_means_unset() {
 }
 
 #[test]
-fn an_error_that_a_variable_causes_names_the_variable() {
+fn an_error_in_a_variable_names_the_variable() {
     for (name, value) in [
         ("HTTPSERVER_LISTEN", "nowhere"),
         ("HTTPSERVER_DELAY_MIN", "fast"),
         ("HTTPSERVER_DELAY_MIN", "3s"),
         ("HTTPSERVER_DELAY_MAX", "2h"),
+        ("HTTPSERVER_DELAY_QUANTILES", "0.5=3s"),
+        ("HTTPSERVER_DELAY_QUANTILES", "half"),
         ("HTTPSERVER_ERROR_RATE", "2"),
         ("HTTPSERVER_BUCKETS", "2,1"),
         ("HTTPSERVER_MAX_IN_FLIGHT", "0"),
         ("HTTPSERVER_DRAIN_TIMEOUT", "soon"),
         ("HTTPSERVER_IDLE_TIMEOUT", "0s"),
+        ("HTTPSERVER_REQUESTS_PER_CONNECTION", "-1"),
         ("HTTPSERVER_ACCESS_LOG", "maybe"),
     ] {
         let mut wrong = command(&[]);
@@ -225,7 +230,7 @@ fn an_error_that_a_variable_causes_names_the_variable() {
 }
 
 #[test]
-fn a_flag_is_named_as_the_flag_even_if_the_variable_is_set() {
+fn an_error_in_a_flag_names_the_flag_even_if_the_variable_is_set() {
     let mut wrong = command(&["--error-rate", "2"]);
     wrong.env("HTTPSERVER_ERROR_RATE", "0.5");
     let (status, lines) = exit(wrong, Stdio::null());
@@ -233,7 +238,7 @@ fn a_flag_is_named_as_the_flag_even_if_the_variable_is_set() {
     assert!(lines[0].contains("--error-rate \"2\""), "{lines:?}");
 }
 
-/// Debian's libfaketime, which shifts what the C library says of the time.
+/// Returns the path of Debian's libfaketime, which shifts the time that the C library returns.
 fn libfaketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap().flatten();
     folders
@@ -266,15 +271,15 @@ impl Stepped {
         }
     }
 
-    /// Sets the wall clock to so much before or after the real time, in seconds.
+    /// Sets the wall clock to an offset from the real time, in seconds.
     fn step(&self, offset_seconds: i64) {
-        // In one system call, so that the server never reads half of it.
+        // A rename is atomic, so the server never reads half of the offset.
         let new = self.offset_file.with_extension("new");
         fs::write(&new, format!("{offset_seconds:+}")).unwrap();
         fs::rename(new, &self.offset_file).unwrap();
     }
 
-    /// How far the server's wall clock is from the real time, in hours, by its `Date`.
+    /// Returns the offset of the server's wall clock from the real time, in hours, according to its `Date`.
     fn hours_off(&self) -> i64 {
         let response = self.server.get("/healthz");
         let date = httpdate::parse_http_date(response.header("Date").unwrap()).unwrap();
@@ -323,9 +328,9 @@ fn delays_and_durations_do_not_follow_a_stepped_clock() {
     assert!(moved < 1.5, "process_start_time_seconds moved by {moved} s");
 }
 
-/// The macros panic if the write fails. The one function of ours that writes diagnostics does not.
+/// The macros panic if the write fails. Our own function for diagnostics does not.
 #[test]
-fn no_code_of_ours_prints_by_a_macro() {
+fn no_source_file_uses_a_print_macro() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     let mut found = Vec::new();
     while let Some(folder) = folders.pop() {

@@ -1,4 +1,4 @@
-//! What a real Prometheus makes of the server, against what the clients measured themselves.
+//! Compares the results of a real Prometheus with what the clients measured.
 
 mod support;
 
@@ -11,11 +11,11 @@ use support::prometheus::{Major, Prometheus};
 use support::server::Server;
 use support::wait_for;
 
-/// How far Prometheus and the clients may be apart.
+/// The relative difference allowed between Prometheus and the clients.
 const TOLERANCE: f64 = 0.05;
 
 #[test]
-fn promql_answers_what_the_clients_measured() {
+fn promql_agrees_with_the_clients() {
     let server = Server::start(&[]);
     let prometheus = Prometheus::scraping(&[server.address]);
     wait_for("the first scrape", Duration::from_secs(10), || {
@@ -23,17 +23,17 @@ fn promql_answers_what_the_clients_measured() {
     });
     let seen = load(server.address, "/", 200, Duration::from_secs(30));
     assert_eq!(seen.lost, 0);
-    // The window ends with the last whole second of the load and leaves its first cycle out.
+    // The window ends within the load and leaves out its first cycle.
     let series = r#"http_request_duration_seconds"#;
     let labels = r#"{method="GET",path="/",status="200"}"#;
     let within = |what: &str, promql: String, truth: f64| {
-        let answer = prometheus
+        let result = prometheus
             .value(&promql)
-            .unwrap_or_else(|| panic!("no answer to {promql}"));
-        println!("{what}: PromQL {answer:.4}, clients {truth:.4}");
+            .unwrap_or_else(|| panic!("no result for {promql}"));
+        println!("{what}: PromQL {result:.4}, clients {truth:.4}");
         assert!(
-            (answer / truth - 1.0).abs() <= TOLERANCE,
-            "{what}: PromQL {answer}, clients {truth}"
+            (result / truth - 1.0).abs() <= TOLERANCE,
+            "{what}: PromQL {result}, clients {truth}"
         );
     };
     for (what, q) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99)] {
@@ -50,7 +50,7 @@ fn promql_answers_what_the_clients_measured() {
         format!("sum(rate({series}_sum{labels}[25s] offset 3s)) / sum(rate({series}_count{labels}[25s] offset 3s))"),
         mean(&seen.latencies),
     );
-    // Nothing is lost on the way: when all is quiet, the counter is what the clients counted.
+    // Nothing is lost: once the load has ended, the counter equals the clients' count.
     let answered = seen.latencies.len() as f64;
     wait_for("the last scrape", Duration::from_secs(5), || {
         (prometheus.value(&format!("{series}_count{labels}"))? == answered).then_some(())
@@ -62,20 +62,20 @@ fn mean(latencies: &[Duration]) -> f64 {
 }
 
 #[test]
-fn promtool_has_no_complaint_about_the_page() {
+fn promtool_has_no_complaint_about_the_exposition() {
     let server = Server::start(&["--delay-max", "10ms"]);
     for target in ["/", "/?status=503", "/nothing", "/healthz", "/?x"] {
         server.get(target);
     }
-    let page = std::env::temp_dir().join(format!("httpserver-page-{}", server.address.port()));
-    fs::write(&page, server.metrics()).unwrap();
+    let file = std::env::temp_dir().join(format!("httpserver-exposition-{}", server.address.port()));
+    fs::write(&file, server.metrics()).unwrap();
     let output = Major::Three
         .promtool()
         .args(["check", "metrics"])
-        .stdin(Stdio::from(fs::File::open(&page).unwrap()))
+        .stdin(Stdio::from(fs::File::open(&file).unwrap()))
         .output()
         .expect("promtool starts");
-    fs::remove_file(&page).unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    fs::remove_file(&file).unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && printed.is_empty(), "{printed}");
 }

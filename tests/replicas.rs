@@ -1,4 +1,5 @@
-//! Replicas add up: what one Prometheus sums over three instances is what their clients saw, also while one of them dies.
+//! Replicas add up: the sums of one Prometheus over three instances equal what their clients measured, even while one
+//! is killed.
 
 #[path = "manifests/manifest.rs"]
 mod manifest;
@@ -16,40 +17,41 @@ use support::server::Server;
 use support::wait_for;
 
 const PODS: [&str; 3] = ["httpserver-a", "httpserver-b", "httpserver-c"];
-/// Clients, each with one request in flight at a time.
+/// The number of clients, each with one request in flight at a time.
 const CLIENTS: usize = 150;
-/// Every query looks this far back.
+/// How far back every query looks.
 const WINDOW: Duration = Duration::from_secs(15);
-/// The main series, of answers that took their delay.
+/// The series of delayed responses.
 const SERIES: &str = r#"method="GET",path="/",status="200""#;
 
-/// For the README; said past the test harness, which keeps what a passing test prints to itself.
-fn tell(figure: &str) {
+/// Prints a figure for the documentation, bypassing the test harness, which hides the output of a test that passes.
+fn report(figure: &str) {
     let line = format!("\nfigure: {figure}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// A request that was answered.
-struct Answer {
+struct Answered {
+    /// The number of the instance.
     by: usize,
     at: Instant,
     latency: Duration,
 }
 
-/// A request each time the last is answered, to one instance until that goes, then to the next, as behind a Service. Gives the
-/// answers and how many requests were lost.
-fn client(addresses: &[SocketAddr], first: usize, stop: &AtomicBool) -> (Vec<Answer>, usize) {
-    let (mut answers, mut lost) = (Vec::new(), 0);
+/// Sends a request each time the last one is answered: to one instance until that fails, then to the next, as a Service
+/// would. Returns the answered requests and the number of lost ones.
+fn client(addresses: &[SocketAddr], first: usize, stop: &AtomicBool) -> (Vec<Answered>, usize) {
+    let (mut answered, mut lost) = (Vec::new(), 0);
     let mut by = first;
     while !stop.load(Ordering::Relaxed) {
-        // Whoever was lost there once is sent elsewhere, as by a Service whose endpoint is gone.
+        // A Service sends new connections elsewhere once an endpoint is gone.
         if TcpStream::connect(addresses[by]).is_err() {
             by = (by + 1) % addresses.len();
             continue;
         }
         let mut client = Client::connect(addresses[by]);
         while !stop.load(Ordering::Relaxed) {
-            let asked = Instant::now();
+            let sent_at = Instant::now();
             let sent = client.socket().write_all(b"GET / HTTP/1.1\r\nHost: httpsvc\r\n\r\n");
             let received = sent.and_then(|()| client.receive());
             let at = Instant::now();
@@ -58,21 +60,21 @@ fn client(addresses: &[SocketAddr], first: usize, stop: &AtomicBool) -> (Vec<Ans
                 by = (by + 1) % addresses.len();
                 break;
             };
-            answers.push(Answer {
+            answered.push(Answered {
                 by,
                 at,
-                latency: at - asked,
+                latency: at - sent_at,
             });
             if response.header("Connection") == Some("close") {
                 break;
             }
         }
     }
-    (answers, lost)
+    (answered, lost)
 }
 
-/// What Prometheus says of the window that ends now.
-struct Told {
+/// The query results for the window that ends at `at`.
+struct QueryResults {
     at: Instant,
     rate: f64,
     quantiles_s: [f64; 3],
@@ -81,16 +83,16 @@ struct Told {
 
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
 
-fn ask(prometheus: &Prometheus) -> Told {
+fn query(prometheus: &Prometheus) -> QueryResults {
     let window = format!("{}s", WINDOW.as_secs());
     let at = Instant::now();
     let value = |query: &str| {
         prometheus
             .value(query)
-            .unwrap_or_else(|| panic!("{query} has no answer"))
+            .unwrap_or_else(|| panic!("{query} has no result"))
     };
     let buckets = format!("sum by (le) (rate(http_request_duration_seconds_bucket{{{SERIES}}}[{window}]))");
-    Told {
+    QueryResults {
         at,
         rate: value(&format!(
             "sum(rate(http_request_duration_seconds_count{{{SERIES}}}[{window}]))"
@@ -100,33 +102,33 @@ fn ask(prometheus: &Prometheus) -> Told {
     }
 }
 
-/// Compares with what the clients saw in the same window; within 5 %.
-fn compare(when: &str, told: &Told, answers: &[Answer]) {
-    let mut latencies: Vec<Duration> = answers
+/// Asserts that the results are within 5 % of what the clients measured in the same window.
+fn compare(when: &str, results: &QueryResults, answered: &[Answered]) {
+    let mut latencies: Vec<Duration> = answered
         .iter()
-        .filter(|answer| answer.at <= told.at && told.at - answer.at <= WINDOW)
-        .map(|answer| answer.latency)
+        .filter(|request| request.at <= results.at && results.at - request.at <= WINDOW)
+        .map(|request| request.latency)
         .collect();
     latencies.sort_unstable();
     let rate = latencies.len() as f64 / WINDOW.as_secs_f64();
-    let close = |what: &str, told: f64, seen: f64| {
-        let line = format!("{when}, {what}: {told:.3} by PromQL, {seen:.3} at the clients");
-        tell(&line);
-        assert!((told / seen - 1.0).abs() <= 0.05, "{line}");
+    let assert_close = |what: &str, promql: f64, measured: f64| {
+        let line = format!("{when}, {what}: {promql:.3} by PromQL, {measured:.3} by the clients");
+        report(&line);
+        assert!((promql / measured - 1.0).abs() <= 0.05, "{line}");
     };
-    close("requests a second", told.rate, rate);
-    for (q, told_s) in QUANTILES.iter().zip(told.quantiles_s) {
+    assert_close("requests a second", results.rate, rate);
+    for (q, promql_s) in QUANTILES.iter().zip(results.quantiles_s) {
         let rank = (q * latencies.len() as f64).ceil() as usize;
-        close(
+        assert_close(
             &format!("p{} in seconds", q * 100.0),
-            told_s,
+            promql_s,
             latencies[rank - 1].as_secs_f64(),
         );
     }
 }
 
 #[test]
-fn three_instances_sum_to_what_their_clients_see_before_and_while_one_is_killed() {
+fn the_sums_over_three_instances_agree_with_the_clients_before_and_after_one_is_killed() {
     let servers: Vec<Server> = PODS.iter().map(|_| Server::start(&[])).collect();
     let addresses: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();
     let mut config = "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n\
@@ -136,7 +138,7 @@ fn three_instances_sum_to_what_their_clients_see_before_and_while_one_is_killed(
         config += &format!("  - targets: ['{address}']\n    labels: {{namespace: default, pod: {pod}}}\n");
     }
     let prometheus = Prometheus::start(&config, &[]);
-    // Every series is seen at zero before it counts.
+    // Scrape every series at zero before it counts.
     wait_for("a scrape of each", Duration::from_secs(30), || {
         (prometheus
             .query(&format!("http_request_duration_seconds_count{{{SERIES}}}"))
@@ -146,7 +148,7 @@ fn three_instances_sum_to_what_their_clients_see_before_and_while_one_is_killed(
     });
 
     let stop = AtomicBool::new(false);
-    let (answers, lost, killed_at, before, after) = thread::scope(|scope| {
+    let (answered, lost, killed_at, before, after) = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
             .map(|number| {
                 scope.spawn({
@@ -155,44 +157,44 @@ fn three_instances_sum_to_what_their_clients_see_before_and_while_one_is_killed(
                 })
             })
             .collect();
-        // The load is the condition here, and it needs its time: the window, and what the first answers take.
+        // Wait until the load has lasted for the window and for the first responses.
         thread::sleep(WINDOW + Duration::from_secs(3));
-        let before = ask(&prometheus);
-        an_autoscaler_would_see_each_pod(&prometheus);
+        let before = query(&prometheus);
+        assert_autoscaler_sees_each_pod(&prometheus);
 
         servers[1].signal("KILL");
         let killed_at = Instant::now();
-        // Half a window on, the queries look back on both what was and what is.
+        // After half a window, the queries cover the time before and after the kill.
         thread::sleep(WINDOW / 2);
-        let after = ask(&prometheus);
+        let after = query(&prometheus);
         stop.store(true, Ordering::Relaxed);
 
-        let (mut answers, mut lost) = (Vec::new(), 0);
+        let (mut answered, mut lost) = (Vec::new(), 0);
         for client in clients {
             let (more, of_it_lost) = client.join().unwrap();
-            answers.extend(more);
+            answered.extend(more);
             lost += of_it_lost;
         }
-        (answers, lost, killed_at, before, after)
+        (answered, lost, killed_at, before, after)
     });
 
-    compare("all three alive", &before, &answers);
+    compare("all three alive", &before, &answered);
     let in_flight = before.in_flight / CLIENTS as f64;
     assert!(
         (in_flight - 1.0).abs() <= 0.05,
         "{} in flight of {CLIENTS}",
         before.in_flight
     );
-    compare("one killed in the window", &after, &answers);
+    compare("one killed in the window", &after, &answered);
     // A client loses the one request that it had in flight there, and no other.
     assert!(lost <= CLIENTS.div_ceil(PODS.len()), "{lost} lost");
 
-    // To the last answer: the survivors' counters are the clients' counts, and the dead one's lack but what came after its last
-    // scrape.
-    let answered = |by: usize, until: Instant| {
-        answers
+    // The survivors' counters equal the clients' counts exactly. Those of the killed instance lack only what came after
+    // its last scrape.
+    let answered_by = |by: usize, until: Instant| {
+        answered
             .iter()
-            .filter(|answer| answer.by == by && answer.at <= until)
+            .filter(|request| request.by == by && request.at <= until)
             .count()
     };
     let end = Instant::now();
@@ -201,8 +203,8 @@ fn three_instances_sum_to_what_their_clients_see_before_and_while_one_is_killed(
             "http_request_duration_seconds_count{{{SERIES},pod=\"{}\"}}",
             PODS[survivor]
         );
-        let expected = answered(survivor, end);
-        wait_for("the last answers to be scraped", Duration::from_secs(20), || {
+        let expected = answered_by(survivor, end);
+        wait_for("the last requests to be scraped", Duration::from_secs(20), || {
             (prometheus.value(&query)? == expected as f64).then_some(())
         });
     }
@@ -211,19 +213,19 @@ fn three_instances_sum_to_what_their_clients_see_before_and_while_one_is_killed(
         PODS[1]
     );
     let kept = prometheus.value(&query).unwrap() as usize;
-    let scraped_by_then = answered(1, killed_at.checked_sub(Duration::from_secs(3)).unwrap());
+    let scraped_by_then = answered_by(1, killed_at.checked_sub(Duration::from_secs(3)).unwrap());
     assert!(kept >= scraped_by_then, "{kept} of {scraped_by_then}");
-    // What was counted but not yet read by its client when the process died makes the difference.
-    assert!(kept <= answered(1, end) + lost, "{kept} of {}", answered(1, end));
-    tell(&format!(
-        "of the killed instance Prometheus keeps {kept} of {} answers; {lost} requests of {} were lost",
-        answered(1, end),
-        answers.len() + lost,
+    // The difference is requests that were counted but whose clients had not read the response when the process died.
+    assert!(kept <= answered_by(1, end) + lost, "{kept} of {}", answered_by(1, end));
+    report(&format!(
+        "Prometheus keeps {kept} of the killed instance's {} answered requests; {lost} requests of {} were lost",
+        answered_by(1, end),
+        answered.len() + lost,
     ));
 }
 
-/// prometheus-adapter's query, filled in as the adapter does for the pods of a Deployment, has one number a pod.
-fn an_autoscaler_would_see_each_pod(prometheus: &Prometheus) {
+/// Asserts that prometheus-adapter's query, interpolated as the adapter does, returns one number for each pod.
+fn assert_autoscaler_sees_each_pod(prometheus: &Prometheus) {
     let values = manifest::documents("monitoring/autoscaling/prometheus-adapter-values.yaml").remove(0);
     let rule = &values["rules"]["custom"][0];
     assert_eq!(

@@ -1,8 +1,11 @@
-//! The recording and alerting rules as files: accepted by promtool, each alert shown to fire and to stay silent, with and
-//! without other programs beside the server; the operator's form the same as the plain one; each alert explained in the runbook,
-//! at an address that a fork can change.
+//! The recording and alerting rules, as files:
 //!
-//! dashboard.rs tests what they find in a real Prometheus, in one run with the dashboard's queries.
+//! - promtool accepts them;
+//! - each alert fires and stays silent when it should, with and without other programs beside the server;
+//! - the operator's form equals the plain one;
+//! - the runbook explains each alert, at an address that a fork can change.
+//!
+//! dashboard.rs tests the rules in a real Prometheus, together with the dashboard's queries.
 
 mod support;
 
@@ -21,9 +24,9 @@ use support::wait_for;
 /// Both forms of the rules.
 const FILES: [&str; 2] = ["yaml/monitoring/rules.yaml", "yaml/monitoring/prometheusrule.yaml"];
 
-/// Series of programs that are not ours, in our job and namespace. One fails half of its requests and is slow, has no bucket at
-/// 2 s, many requests in flight, and is down: a rule that judged it would fire. The other answers far more requests than ours, all
-/// of them fast: a rule that judged it would stay silent.
+/// Series of other programs in our job and namespace. The first is down, slow, fails half of its requests, and has no
+/// bucket at 2 s and many requests in flight: a rule that included it would fire. The second answers far more requests
+/// than ours, all of them fast: a rule that included it would stay silent.
 const NEIGHBOURS: [&[(&str, &str)]; 2] = [
     &[
         (r#"up{namespace="demo",job="httpserver",instance="bad"}"#, "0x9999"),
@@ -73,7 +76,7 @@ fn read(file: &str) -> String {
     fs::read_to_string(root().join(file)).unwrap()
 }
 
-/// The names after `- alert:`.
+/// Returns the names of all alerts.
 fn alerts() -> Vec<String> {
     let names = |line: &str| line.trim().strip_prefix("- alert: ").map(str::to_owned);
     read(FILES[0]).lines().filter_map(names).collect()
@@ -87,7 +90,7 @@ fn unit_tests() -> Vec<PathBuf> {
         .collect()
 }
 
-/// What promtool prints; it must succeed.
+/// Returns the output of promtool. Panics if it fails.
 fn promtool(major: Major, arguments: &[&str], files: &[PathBuf]) -> String {
     let output = major
         .promtool()
@@ -103,7 +106,7 @@ fn promtool(major: Major, arguments: &[&str], files: &[PathBuf]) -> String {
     printed.into_owned()
 }
 
-/// Writes the unit tests once more, with a neighbour's series in every case.
+/// Writes a copy of the unit tests with a neighbour's series in every case, and returns its files.
 fn unit_tests_beside(neighbour: usize) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("rules-beside-{neighbour}"));
     fs::create_dir_all(&folder).unwrap();
@@ -125,7 +128,7 @@ fn unit_tests_beside(neighbour: usize) -> Vec<PathBuf> {
 }
 
 #[test]
-fn promtool_accepts_the_rules_without_a_complaint() {
+fn promtool_has_no_complaint_about_the_rules() {
     for major in Major::BOTH {
         let printed = promtool(
             major,
@@ -137,7 +140,7 @@ fn promtool_accepts_the_rules_without_a_complaint() {
 }
 
 #[test]
-fn each_alert_fires_when_it_should_and_is_silent_when_it_should_be() {
+fn each_alert_fires_and_stays_silent_when_it_should() {
     thread::scope(|scope| {
         for major in Major::BOTH {
             scope.spawn(move || promtool(major, &["test", "rules"], &unit_tests()));
@@ -146,7 +149,7 @@ fn each_alert_fires_when_it_should_and_is_silent_when_it_should_be() {
 }
 
 #[test]
-fn each_alert_is_the_same_beside_other_programs_of_the_job_with_the_same_metric() {
+fn other_programs_with_the_same_job_and_metric_do_not_affect_the_alerts() {
     thread::scope(|scope| {
         for neighbour in 0..NEIGHBOURS.len() {
             scope.spawn(move || promtool(Major::Three, &["test", "rules"], &unit_tests_beside(neighbour)));
@@ -163,24 +166,24 @@ fn every_alert_has_a_case_that_fires_and_one_that_is_silent() {
     for alert in alerts() {
         let silent = format!("alertname: {alert}, exp_alerts: [] }}");
         let firing = format!("alertname: {alert}\n        exp_alerts:\n          - exp_labels:");
-        assert!(cases.contains(&silent), "{alert} is nowhere expected to be silent");
-        assert!(cases.contains(&firing), "{alert} is nowhere expected to fire");
+        assert!(cases.contains(&silent), "no case expects {alert} to be silent");
+        assert!(cases.contains(&firing), "no case expects {alert} to fire");
     }
 }
 
 #[test]
-fn the_unit_tests_export_the_series_of_errors_from_the_start_as_the_server_does() {
+fn error_series_in_the_unit_tests_start_at_zero_as_the_servers_do() {
     let server = Server::start(&[]);
-    let exported = server.metrics();
+    let exposition = server.metrics();
     for file in unit_tests() {
         let file: Value = serde_yaml_ng::from_str(&fs::read_to_string(file).unwrap()).unwrap();
         for case in file["tests"].as_sequence().unwrap() {
             for input in case["input_series"].as_sequence().unwrap() {
                 let (series, values) = (input["series"].as_str().unwrap(), input["values"].as_str().unwrap());
                 if series.contains("_bucket{") && series.contains("path=\"/\",status=\"5") {
-                    assert!(values.starts_with("0"), "begins with an event: {series} {values}");
+                    assert!(values.starts_with("0"), "does not start at zero: {series} {values}");
                     let start = series.split(",le=").next().unwrap();
-                    assert!(exported.contains(start), "the server does not export {start}");
+                    assert!(exposition.contains(start), "the server does not expose {start}");
                 }
             }
         }
@@ -188,7 +191,7 @@ fn the_unit_tests_export_the_series_of_errors_from_the_start_as_the_server_does(
 }
 
 #[test]
-fn a_burst_of_503_after_the_first_scrape_counts() {
+fn a_burst_of_503_after_the_first_scrape_is_counted() {
     const REQUESTS: usize = 500;
     let server = Server::start(&["--max-in-flight", "1"]);
     let prometheus = Prometheus::scraping(&[server.address]);
@@ -216,7 +219,7 @@ fn a_burst_of_503_after_the_first_scrape_counts() {
 }
 
 #[test]
-fn the_operators_form_holds_the_same_groups() {
+fn the_operators_form_has_the_same_groups() {
     let plain = read(FILES[0]);
     let form = read(FILES[1]);
     let groups = &plain[plain.find("groups:").unwrap()..];
@@ -234,11 +237,11 @@ fn the_operators_form_holds_the_same_groups() {
     assert!(head.contains("kind: PrometheusRule"));
     assert!(
         spec == indented,
-        "prometheusrule.yaml is not rules.yaml indented by two spaces: copy what differs"
+        "prometheusrule.yaml is not rules.yaml indented by two spaces: copy the differences"
     );
 }
 
-/// The rules' runbook addresses, in their order.
+/// Returns the runbook addresses of the rules, in order.
 fn runbooks(rules: &str) -> Vec<&str> {
     let address = |line: &'_ str| line.trim().strip_prefix("runbook_url: ").map(|_| ());
     let lines = rules.lines().filter(|line| address(line).is_some());
@@ -248,7 +251,7 @@ fn runbooks(rules: &str) -> Vec<&str> {
 }
 
 #[test]
-fn each_alert_has_a_summary_a_description_and_a_section_of_the_runbook_at_an_absolute_address() {
+fn each_alert_has_a_summary_a_description_and_a_link_to_its_section_of_the_runbook() {
     let containerfile = read("Containerfile");
     let source = containerfile
         .lines()
@@ -262,7 +265,7 @@ fn each_alert_has_a_summary_a_description_and_a_section_of_the_runbook_at_an_abs
         .filter_map(|line| line.strip_prefix("## Httpserver"))
         .map(|name| format!("Httpserver{name}"))
         .collect();
-    assert_eq!(sections, alerts(), "the runbook's sections are the alerts");
+    assert_eq!(sections, alerts(), "the runbook's sections differ from the alerts");
 
     for file in FILES {
         let rules = read(file);
@@ -282,7 +285,7 @@ fn each_alert_has_a_summary_a_description_and_a_section_of_the_runbook_at_an_abs
 }
 
 #[test]
-fn the_one_line_of_the_docs_moves_every_runbook_address_to_a_fork() {
+fn the_command_in_the_docs_changes_every_runbook_address_to_that_of_a_fork() {
     let docs = read("docs/runbook.md");
     let lines: Vec<&str> = docs.lines().filter(|line| line.starts_with("sed ")).collect();
     assert_eq!(lines.len(), 1, "{lines:?}");

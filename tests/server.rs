@@ -1,4 +1,4 @@
-//! The server as a client meets it: every row of the endpoint table, every flag, probes beside waiting requests.
+//! The server as a client sees it: every endpoint, every flag, and probes beside waiting requests.
 
 mod support;
 
@@ -10,7 +10,7 @@ use support::client::Client;
 use support::server::{Server, command, run, value_of};
 use support::wait_for;
 
-/// A server that does not make a test wait.
+/// Starts a server whose delays are too short to slow down a test.
 fn quick(flags: &[&str]) -> Server {
     let mut all = vec!["--delay-max", "20ms"];
     all.extend(flags);
@@ -47,7 +47,7 @@ fn the_root_reports_its_delay_in_its_body_and_in_server_timing() {
         );
         delays.insert(timing);
     }
-    assert_eq!(delays.len(), 10, "the delays are drawn anew each time");
+    assert_eq!(delays.len(), 10, "each delay is drawn anew");
 }
 
 #[test]
@@ -66,13 +66,13 @@ fn a_query_overrides_delay_and_status() {
     assert_eq!(
         client.get("/?delay=0s&status=200").status,
         200,
-        "a requested status is no error"
+        "a requested status is not replaced by an error"
     );
     assert_eq!(client.get("/?delay=0s").status, 500);
 }
 
 #[test]
-fn a_wrong_query_gets_400_at_once_in_one_line() {
+fn an_invalid_query_gets_400_at_once_in_one_line() {
     let server = Server::start(&["--delay-min", "2s"]);
     let mut client = server.connect();
     for query in [
@@ -137,7 +137,7 @@ fn head_is_get_without_the_body() {
         assert_eq!(head.header("Content-Type"), get.header("Content-Type"), "{target}");
         assert_eq!(head.header("Content-Length"), get.header("Content-Length"), "{target}");
     }
-    // A body after one of the heads would have been taken for the next response.
+    // The client would have taken a body after one of the heads for the next response.
     assert!(
         server.metric(r#"http_request_duration_seconds_count{method="HEAD",path="/ui",status="200"}"#) == Some(1.0)
     );
@@ -161,7 +161,7 @@ fn other_paths_are_not_found_and_other_methods_not_allowed() {
 }
 
 #[test]
-fn what_clients_send_creates_no_series() {
+fn nothing_that_clients_send_creates_a_series() {
     let server = quick(&[]);
     let mut client = server.connect();
     let series = |exposition: &str| exposition.lines().filter(|line| line.contains("_count{")).count();
@@ -179,7 +179,7 @@ fn what_clients_send_creates_no_series() {
     let counted = |labels: &str| value_of(&exposition, &format!("http_request_duration_seconds_count{labels}"));
     assert_eq!(counted(r#"{method="other",path="other",status="405"}"#), Some(50.0));
     assert_eq!(counted(r#"{method="GET",path="other",status="404"}"#), Some(50.0));
-    // The three series from the start, those three, and the scrapes that this test made.
+    // The three initial series, these three, and that of this test's own scrapes.
     assert!(series(&exposition) <= 7, "{exposition}");
 }
 
@@ -187,8 +187,8 @@ fn what_clients_send_creates_no_series() {
 fn the_exposition_has_every_metric_from_the_start() {
     let server = quick(&[]);
     let exposition = server.metrics();
-    let main = r#"http_request_duration_seconds_count{method="GET",path="/",status="200"}"#;
-    assert_eq!(value_of(&exposition, main), Some(0.0));
+    let of_root = r#"http_request_duration_seconds_count{method="GET",path="/",status="200"}"#;
+    assert_eq!(value_of(&exposition, of_root), Some(0.0));
     assert_eq!(
         value_of(&exposition, "http_requests_in_flight"),
         Some(1.0),
@@ -223,7 +223,7 @@ fn probes_and_scrapes_are_answered_while_a_thousand_requests_wait() {
             client
         })
         .collect();
-    wait_for("1,000 requests to wait", Duration::from_secs(15), || {
+    wait_for("1,000 requests to be in flight", Duration::from_secs(15), || {
         (server.metric("http_requests_in_flight")? >= 1_001.0).then_some(())
     });
     let mut client = server.connect();
@@ -240,7 +240,7 @@ fn probes_and_scrapes_are_answered_while_a_thousand_requests_wait() {
 }
 
 #[test]
-fn past_max_in_flight_requests_are_refused_and_probes_are_not() {
+fn requests_past_max_in_flight_are_refused_and_probes_are_not() {
     let server = Server::start(&["--max-in-flight", "2", "--delay-min", "1s", "--delay-max", "1s"]);
     let mut waiting: Vec<Client> = (0..2)
         .map(|_| {
@@ -249,7 +249,7 @@ fn past_max_in_flight_requests_are_refused_and_probes_are_not() {
             client
         })
         .collect();
-    wait_for("2 requests to wait", Duration::from_secs(5), || {
+    wait_for("2 requests to be in flight", Duration::from_secs(5), || {
         (server.metric("http_requests_in_flight")? >= 3.0).then_some(())
     });
     let refused = server.get("/");
@@ -260,12 +260,14 @@ fn past_max_in_flight_requests_are_refused_and_probes_are_not() {
         assert_eq!(client.receive().unwrap().status, 200);
     }
     let counted = r#"http_request_duration_seconds_count{method="GET",path="/",status="503"}"#;
-    assert_eq!(server.metric(counted), Some(1.0));
-    assert_eq!(server.get("/").status, 200, "there is room again");
+    wait_for("the refusal to be recorded", Duration::from_secs(5), || {
+        (server.metric(counted)? == 1.0).then_some(())
+    });
+    assert_eq!(server.get("/").status, 200, "requests are admitted again");
 }
 
 #[test]
-fn errors_come_at_the_error_rate() {
+fn errors_occur_at_the_error_rate() {
     let server = Server::start(&["--delay-max", "0s", "--error-rate", "0.25"]);
     let mut client = server.connect();
     let errors = (0..2_000).filter(|_| client.get("/").status == 500).count();
@@ -274,7 +276,7 @@ fn errors_come_at_the_error_rate() {
 }
 
 #[test]
-fn buckets_are_as_the_flag_says() {
+fn the_flag_sets_the_buckets() {
     let server = quick(&["--buckets", "linear:0.25,0.25,8"]);
     let exposition = server.metrics();
     assert!(
@@ -284,7 +286,7 @@ fn buckets_are_as_the_flag_says() {
 }
 
 #[test]
-fn the_access_log_has_requests_but_no_probes_and_can_be_off() {
+fn the_access_log_has_requests_but_no_probes_and_can_be_disabled() {
     let server = quick(&[]);
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let mut client = server.connect();
@@ -321,7 +323,7 @@ fn the_access_log_has_requests_but_no_probes_and_can_be_off() {
 }
 
 #[test]
-fn the_environment_sets_what_no_flag_does() {
+fn flags_override_environment_variables() {
     let mut environment = command(&["--listen", "127.0.0.1:0", "--delay-max", "40ms"]);
     environment
         .env("HTTPSERVER_DELAY_MIN", "30ms")
@@ -339,8 +341,8 @@ fn the_environment_sets_what_no_flag_does() {
 }
 
 #[test]
-fn a_wrong_flag_gets_one_line_and_status_2() {
-    let cases: [(&[&str], &[&str]); 18] = [
+fn an_invalid_flag_gets_one_line_and_status_2() {
+    let cases: [(&[&str], &[&str]); 21] = [
         (&["--listen", "nowhere"], &["--listen", "\"nowhere\"", "0.0.0.0:19004"]),
         (&["--delay-min", "fast"], &["--delay-min", "\"fast\"", "0s to 1h"]),
         (&["--delay-min=-1s"], &["--delay-min", "\"-1s\"", "0s to 1h"]),
@@ -348,6 +350,18 @@ fn a_wrong_flag_gets_one_line_and_status_2() {
         (
             &["--delay-min", "3s"],
             &["--delay-min", "\"3s\"", "--delay-max", "0s to 2s"],
+        ),
+        (
+            &["--delay-quantiles", "half"],
+            &["--delay-quantiles", "\"half\"", "0.5=80ms"],
+        ),
+        (
+            &["--delay-quantiles", "0.5=3s"],
+            &["--delay-quantiles", "\"0.5=3s\"", "--delay-max, 2s"],
+        ),
+        (
+            &["--requests-per-connection", "-1"],
+            &["--requests-per-connection", "\"-1\"", "0 to 1000000000"],
         ),
         (&["--error-rate", "1.5"], &["--error-rate", "\"1.5\"", "0 to 1"]),
         (&["--error-rate", "NaN"], &["--error-rate", "\"NaN\"", "0 to 1"]),
@@ -405,11 +419,13 @@ fn help_and_version_go_to_standard_output() {
         "listen",
         "delay-min",
         "delay-max",
+        "delay-quantiles",
         "error-rate",
         "buckets",
         "max-in-flight",
         "drain-timeout",
         "idle-timeout",
+        "requests-per-connection",
         "access-log",
     ] {
         let variable = format!("HTTPSERVER_{}", flag.to_uppercase().replace('-', "_"));
@@ -438,7 +454,7 @@ fn buckets_below_the_longest_delay_get_a_warning() {
 }
 
 #[test]
-fn ipv6_is_listened_on_with_ipv4() {
+fn an_ipv6_wildcard_address_serves_ipv4_too() {
     let server = Server::spawn(command(&["--listen", "[::]:0", "--delay-max", "1ms"]));
     let port = server.address.port();
     for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
@@ -465,7 +481,7 @@ fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
 }
 
 #[test]
-fn connections_close_after_the_mean_number_of_requests_but_not_those_of_probes() {
+fn connections_close_after_the_mean_number_of_requests_except_those_of_probes() {
     let server = Server::start(&["--delay-max", "0s", "--requests-per-connection", "10"]);
     let mut client = server.connect();
     let closed = |client: &mut Client, target| {
@@ -483,7 +499,7 @@ fn connections_close_after_the_mean_number_of_requests_but_not_those_of_probes()
 }
 
 #[test]
-fn the_access_log_shows_ipv4_clients_by_their_ipv4_addresses() {
+fn the_access_log_shows_ipv4_clients_with_ipv4_addresses() {
     let server = Server::spawn(command(&["--listen", "[::]:0", "--delay-max", "0s"]));
     let address = format!("127.0.0.1:{}", server.address.port()).parse().unwrap();
     assert_eq!(Client::connect(address).get("/").status, 200);
@@ -495,7 +511,7 @@ fn the_access_log_shows_ipv4_clients_by_their_ipv4_addresses() {
 }
 
 #[test]
-fn without_flags_ipv4_is_served_on_a_system_whose_ipv6_is_switched_off() {
+fn the_default_address_serves_ipv4_on_a_system_without_ipv6() {
     let script = "sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 && ip link set lo up && \
         { \"$0\" 2>&1 >/dev/null & } && server=$! && \
         curl --silent --show-error --retry 20 --retry-delay 1 --retry-connrefused http://127.0.0.1:19004/healthz; \

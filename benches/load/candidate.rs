@@ -1,4 +1,4 @@
-//! A server under load: its process, what it has used, and its clients.
+//! A server under load: its process, its resource usage, and its clients.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,26 +11,26 @@ use std::time::{Duration, Instant};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
-/// Who else is measured.
+/// The servers that are measured beside this one.
 #[derive(Clone, Copy)]
 pub enum Peer {
-    /// The Go program that this server replaces.
+    /// The Go program that this server replaces, on net/http.
     NetHttp,
     /// The simplest server on tiny_http, without a delay.
     PlainPool,
 }
 
-/// A running server. It is killed when it is dropped.
+/// A running server, killed when dropped.
 pub struct Candidate {
     child: Child,
     address: SocketAddr,
 }
 
-/// A way to start a server, for each run anew.
+/// Starts a server, anew for each run.
 pub type Start = Box<dyn Fn() -> Candidate>;
 
 impl Candidate {
-    /// This server, or the build of it that `BENCH_SERVER` names.
+    /// Returns a start of this server, or of the build that `BENCH_SERVER` names.
     pub fn ours(delay_max: &'static str) -> Start {
         let binary = std::env::var_os("BENCH_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_httpserver").into());
         Box::new(move || {
@@ -77,7 +77,7 @@ impl Candidate {
         Candidate { child, address }
     }
 
-    /// The processor time of all threads so far, including those that have ended.
+    /// Returns the CPU time of all threads so far, including those that have ended.
     pub fn cpu(&self) -> Duration {
         let pid = Pid::from_raw(self.child.id().try_into().expect("a process id"));
         let clock = clock_getcpuclockid(pid).expect("the process is alive");
@@ -91,7 +91,7 @@ impl Candidate {
         kib / 1024.0
     }
 
-    /// How many requests of the load have been answered, by the server's own histogram.
+    /// Returns how many requests of the load have been answered, according to the server's own histogram.
     pub fn answered(&self) -> f64 {
         self.exposition()
             .lines()
@@ -106,7 +106,7 @@ impl Candidate {
             .sum()
     }
 
-    /// How long a scrape takes on a connection of its own, until the last byte has arrived.
+    /// Returns how long a scrape on a connection of its own takes until the last byte arrives.
     pub fn scrape(&self) -> Duration {
         let start = Instant::now();
         self.exposition();
@@ -123,7 +123,7 @@ impl Candidate {
         exposition
     }
 
-    /// Starts `clients` keep-alive connections that each request `/` over and over.
+    /// Starts `clients` keep-alive connections, each of which requests `/` again and again.
     pub fn load(&self, clients: usize, lasts: Duration) -> Load {
         let wrk = Command::new("wrk")
             .args(["-t2", "--timeout", "10s", "-c", &clients.to_string()])
@@ -152,7 +152,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// Waits for their end.
+    /// Blocks until the clients finish.
     pub fn requests_per_second(self) -> f64 {
         let output = self.wrk.wait_with_output().expect("wrk runs");
         let report = String::from_utf8(output.stdout).expect("text");

@@ -1,4 +1,5 @@
-//! This server under load beside two peers: the Go program that it replaces and a plain pool of 64 threads on tiny_http.
+//! Measures this server under load beside two peers: the Go program that it replaces, and a plain pool of 64 threads on
+//! tiny_http.
 //!
 //! ```text
 //! cargo bench --bench load                 # everything, about 3 minutes
@@ -6,8 +7,8 @@
 //! BENCH_SERVER=/path/to/httpserver cargo bench --bench load -- undelayed
 //! ```
 //!
-//! Needs `wrk` and `go`. Both servers of a row take turns, each run on a fresh process, so that whatever else the machine does
-//! harms both. Only the ratios are worth comparing between machines. Prints Markdown.
+//! Needs `wrk` and `go`. The two servers of a row take turns, with a fresh process for each run, so that other work on
+//! the machine affects both. Only the ratios are comparable between machines. Prints Markdown.
 
 mod candidate;
 #[path = "../peers/plain_pool.rs"]
@@ -20,7 +21,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use candidate::{Candidate, Peer};
 
-/// How often each run is made. Medians of the runs are printed.
+/// How often each run is repeated. The medians are printed.
 const DELAYED_REPEATS: usize = 3;
 const UNDELAYED_REPEATS: usize = 7;
 
@@ -38,7 +39,7 @@ const SCRAPE_INTERVAL: Duration = Duration::from_millis(50);
 /// The argument by which this program starts itself as the plain pool.
 const PLAIN_POOL: &str = "plain-pool";
 
-/// One figure, for ours and for the peer, in each run.
+/// A figure of this server and of the peer, in each run.
 struct Figure {
     name: &'static str,
     unit: &'static str,
@@ -56,7 +57,7 @@ impl Figure {
 
     fn print(&self, load: &str) {
         let [ours, peer] = [0, 1].map(|side| median(self.runs.iter().map(|run| run[side]).collect()));
-        // Each run of ours by the peer's run right after it, so that drift cancels.
+        // Each run of ours is divided by the peer's run right after it, so that drift cancels out.
         let mut ratios: Vec<f64> = self.runs.iter().map(|[ours, peer]| ours / peer).collect();
         ratios.sort_by(f64::total_cmp);
         println!(
@@ -75,7 +76,7 @@ fn main() {
     if arguments.iter().any(|argument| argument == PLAIN_POOL) {
         return plain_pool::run();
     }
-    // Of 5,000 clients.
+    // 5,000 clients need more descriptors than the usual soft limit.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit on descriptors");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("the soft limit can be raised to the hard one");
     // Cargo itself adds --bench.
@@ -103,7 +104,7 @@ fn main() {
     }
 }
 
-/// Beside the Go program: what a request costs, what the clients cost, and how long a scrape takes meanwhile.
+/// Beside the Go program: the cost of a request, the cost of the clients, and the time of a scrape meanwhile.
 fn delayed(clients: usize) {
     let mut figures = [
         Figure::new("CPU a request", "µs"),
@@ -145,7 +146,7 @@ fn delayed(clients: usize) {
     }
 }
 
-/// Beside the plain pool: how many requests a second.
+/// Beside the plain pool: requests a second.
 fn undelayed(clients: usize) {
     let mut figure = Figure::new("requests/s", "");
     for _ in 0..UNDELAYED_REPEATS {
@@ -158,7 +159,7 @@ fn undelayed(clients: usize) {
     figure.print(&format!("{clients} clients, no delay, beside the plain pool"));
 }
 
-/// What the server costs that nobody uses, beside the Go program, which does nothing then.
+/// The cost of an idle server, beside the Go program, which does nothing while idle.
 fn idle() {
     let [ours, peer] = [Candidate::ours("2s"), Candidate::peer(Peer::NetHttp)].map(|start| start());
     thread::sleep(WARM_UP);

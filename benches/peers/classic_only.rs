@@ -1,7 +1,9 @@
-//! Our recorder as it was before native buckets: the same algorithm for classic buckets alone, as little as the bench needs.
+//! Our recorder as it was before native buckets: the same algorithm for classic buckets alone, reduced to what the
+//! bench needs.
 //!
-//! One writer, plain stores under a published sequence; see `src/metrics/record/histogram.rs`. What an observation does is
-//! here to the last load and store, exemplars once for each scrape included. What reads it is not.
+//! One writer, plain stores under a published sequence; see `src/metrics/record/histogram.rs`. An observation does
+//! exactly the loads and stores of the original, including one exemplar for each bucket and scrape. There is no code
+//! for reading.
 
 use httpserver::metrics::{Bounds, Method, Path, Status, TraceContext};
 use std::sync::OnceLock;
@@ -67,7 +69,7 @@ struct Histogram {
     published: AtomicU64,
     buckets: [Bucket; 64],
     log: [LogEntry; LOG_LEN as usize],
-    /// Stands for the exemplars, of which one is written for each bucket at first.
+    /// In place of the exemplars, one of which is written for each bucket at first.
     exemplars: [[AtomicU64; 6]; 64],
 }
 
@@ -130,7 +132,7 @@ impl ClassicOnly {
         }
     }
 
-    /// Records into the series at that place.
+    /// Records into the series at the given index.
     #[inline(always)]
     pub fn record(&mut self, series: usize, duration_ns: u64, trace: Option<TraceContext>) {
         let bucket = self.buckets.of(duration_ns);

@@ -1,5 +1,5 @@
-//! The same histogram in this crate and in three others: `http_request_duration_seconds{method,path,status}` with
-//! the twelve default bounds.
+//! The same histogram in this crate and in three others: `http_request_duration_seconds{method,path,status}` with the
+//! twelve default bounds.
 
 use httpserver::metrics::{Bounds, Config, Labels, Method, Metrics, Path, Recorder, Status};
 use metrics::Recorder as _;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 pub const NAME: &str = "http_request_duration_seconds";
 pub const HELP: &str = "A histogram of the HTTP request durations in seconds.";
 
-/// The label sets of that many series.
+/// Returns the label sets of `series` series.
 pub fn label_sets(series: usize) -> Vec<Labels> {
     Status::ALL
         .into_iter()
@@ -26,13 +26,13 @@ pub fn label_sets(series: usize) -> Vec<Labels> {
         .collect()
 }
 
-/// The bounds in seconds, as the peers take them.
+/// Returns the bounds in seconds, as the peers take them.
 pub fn bounds() -> Vec<f64> {
     Bounds::default().upper_ns().iter().map(|&ns| ns as f64 / 1e9).collect()
 }
 
-/// Durations uniform in 0 to 2 s, in nanoseconds, the same in every run; enough of them that no branch predictor
-/// learns them by heart.
+/// Returns durations between 0 and 2 s, uniformly distributed and the same in every run. With a large `count`, no
+/// branch predictor can learn them.
 pub fn durations_ns(count: usize) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(19_004);
     (0..count).map(|_| random.u64(0..2_000_000_000)).collect()
@@ -188,7 +188,7 @@ impl MetricsExporter {
         self.handle.run_upkeep();
     }
 
-    /// It has no way to write into a buffer that exists.
+    /// It cannot write into an existing buffer.
     pub fn render(&self) -> String {
         self.handle.render()
     }

@@ -15,7 +15,7 @@ pub fn run() {
             thread::spawn(move || {
                 while let Ok(request) = server.recv() {
                     let line = tiny_http::Response::from_string("answered after 0.000000 s\n");
-                    // The client may be gone.
+                    // The client may have gone away.
                     let _ = request.respond(line);
                 }
             })

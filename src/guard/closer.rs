@@ -1,8 +1,8 @@
-//! Closes the connections that the server wants closed.
+//! Closes the connections that the server asks to close.
 //!
-//! A client that is still sending would get a reset before it has read its last response. So after a response the close
-//! lingers (RFC 9112, section 9.6): the socket is shut down for writing first, and what the client sends is discarded until it
-//! has had [`LINGER`] to read.
+//! A client that is still sending would be reset before it has read its last response. So after a response the close lingers
+//! (RFC 9112, section 9.6): the socket is first shut down for writing only, and what the client sends is discarded for
+//! [`LINGER`].
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use super::sockets::Connection;
 use crate::server::{Close, UnreadBody};
 
-/// How long a client may go on sending after its last response.
+/// How long a client can go on sending after its last response.
 const LINGER: Duration = Duration::from_millis(500);
 
 struct Closing {
     unread_body: Option<UnreadBody>,
     lingers: bool,
     shut_down_at: Option<Instant>,
-    /// The look in which its socket was found last; None before the first.
+    /// The time of the last look that found its socket.
     found_at: Option<Instant>,
 }
 
@@ -42,13 +42,13 @@ impl Closer {
             shut_down_at: None,
             found_at: None,
         });
-        // One that lingers already goes on to do so.
+        // A connection that lingers already goes on doing so.
         if unread_body.is_some() {
             closing.unread_body = unread_body;
         }
     }
 
-    /// Takes the next step for a connection. Returns whether it is one of those to close.
+    /// Takes the next step if the connection is one of those to close. Returns whether it is.
     pub(super) fn close(&mut self, connection: Connection<'_>, now: Instant) -> bool {
         let Some(closing) = self.by_peer.get_mut(&connection.peer()) else {
             return false;
@@ -62,19 +62,19 @@ impl Closer {
             Some(at) if now < at + LINGER => connection.discard_unread(),
             _ => {
                 connection.close();
-                // Drops the unread body, of which nothing is left to read.
+                // Drops the unread body: nothing is left to read.
                 self.by_peer.remove(&connection.peer());
             }
         }
         true
     }
 
-    /// Forgets those whose sockets were not found in the look at `now`.
+    /// Forgets the connections whose sockets the look at `now` did not find.
     pub(super) fn forget_gone(&mut self, now: Instant) {
         self.by_peer.retain(|_, closing| closing.found_at == Some(now));
     }
 
-    /// Returns whether any are being closed.
+    /// Returns whether any connection is being closed.
     pub(super) fn is_closing(&self) -> bool {
         !self.by_peer.is_empty()
     }

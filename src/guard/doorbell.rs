@@ -1,12 +1,12 @@
-//! The doorbell: a connection to ourselves that says nothing and closes.
+//! The doorbell: a connection to ourselves that closes without sending anything.
 //!
-//! tiny_http parks connections: its pool starts a thread only if it believes that none is idle, and woken threads count as
-//! idle for a moment longer, so a burst leaves connections queued behind those that are being served. Whatever is accepted
-//! next frees one: the thread that takes it takes the oldest parked connection afterwards.
+//! tiny_http parks connections: its pool starts a thread only if it counts no thread as idle, and it counts a woken thread as idle
+//! for a moment longer. So after a burst, connections are queued behind those that are being served. The next accepted
+//! connection frees one: the thread that serves it takes the oldest parked connection afterwards.
 //!
-//! A ring that is answered was accepted, served and closed by tiny_http. So everything that the kernel had queued before it is
-//! accepted too. If the ring has made a thread more, something was parked or another connection came, and either is a reason
-//! to ring again. A ring that is not answered means that the accept thread has ended, and reopens the acceptor.
+//! A ring is answered if tiny_http has accepted and closed it, and so has accepted all connections that were queued in the kernel
+//! before it. If there is one more thread afterwards, a connection was parked or a new one came, and either is a reason to ring
+//! again. If a ring is not answered, the accept thread has ended, and the acceptor is reopened.
 
 use std::fs;
 use std::io::{self, Read};
@@ -16,27 +16,24 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sockets::{descriptor_limit, open_descriptors};
+use super::sockets::{descriptors_are_short, open_descriptors};
 use crate::diagnostics::report;
 use crate::server::Server;
 
-/// How often it is rung while requests arrive.
+/// The interval of rings while requests arrive.
 const RING_BUSY: Duration = Duration::from_millis(50);
 
-/// How often it is rung otherwise.
+/// The interval of rings otherwise.
 const RING_QUIET: Duration = Duration::from_secs(1);
 
-/// Rings in one series at most; more than connections can be parked.
+/// The most rings in a row. More than connections can be parked.
 const RINGS_MAX: usize = 20_000;
 
 /// How long a ring waits for its answer.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
 
-/// At least this much time is between two reopenings.
+/// The shortest time between two reopenings.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
-
-/// One in this many descriptors must be free to reopen: an acceptor loses the connection at which they run out.
-const REOPEN_DESCRIPTORS_FREE: u64 = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ring {
@@ -44,7 +41,7 @@ enum Ring {
     Answered,
     /// Nobody accepted it in time.
     Unanswered,
-    /// It could not be rung: the process or the system is short of descriptors or ports.
+    /// The ring failed: the process or the system is short of descriptors or ports.
     Failed,
 }
 
@@ -54,8 +51,8 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    /// Returns the doorbell of a server. If it listens on every address, the bell is on the loopback of IPv4, which
-    /// exists on a system whose IPv6 is switched off as well.
+    /// Returns the doorbell of a server. If the server listens on every address, the bell rings at IPv4's loopback, which exists on
+    /// a system without IPv6 as well.
     pub(super) fn of(server: Arc<Server>) -> Self {
         let mut address = server.address();
         if address.ip().is_unspecified() {
@@ -64,7 +61,7 @@ impl Doorbell {
         Doorbell { server, address }
     }
 
-    /// Rings for as long as the server accepts connections.
+    /// Rings as long as the server accepts connections.
     pub(super) fn run(self) {
         let (mut arrivals, mut rung_at, mut reopened_at) = (0, Instant::now(), Instant::now());
         loop {
@@ -89,10 +86,8 @@ impl Doorbell {
 
     /// Reopens the acceptor, unless descriptors or threads are short. Returns whether it did.
     fn reopen(&self) -> bool {
-        let limit = descriptor_limit();
-        let spare = open_descriptors() <= limit - limit / REOPEN_DESCRIPTORS_FREE;
-        // tiny_http panics if it cannot start a thread.
-        if !spare || thread::Builder::new().spawn(|| ()).is_err() {
+        // An acceptor loses the connection at which descriptors run out, and tiny_http panics if it cannot start a thread.
+        if descriptors_are_short(open_descriptors()) || thread::Builder::new().spawn(|| ()).is_err() {
             return false;
         }
         match self.server.acceptor().reopen() {
@@ -138,8 +133,8 @@ impl Doorbell {
     }
 }
 
-/// Returns the number of the process's threads and a constant, or 0 if it is unknown.
+/// Returns the number of the process's threads plus a constant, or 0 if it is unknown.
 fn thread_count() -> u64 {
-    // The folder has a link for each thread. Asking for it opens nothing and costs a tenth of reading /proc/self/status.
+    // The directory has a link for each thread. Its metadata costs a tenth of reading /proc/self/status, and no descriptor.
     fs::metadata("/proc/self/task").map_or(0, |folder| folder.nlink())
 }

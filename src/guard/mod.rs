@@ -1,7 +1,7 @@
-//! The guard: protects the server from hostile clients and from tiny_http. Nothing else knows how.
+//! The guard: protects the server from hostile clients and from tiny_http.
 //!
-//! One thread looks at all connections, tick by tick: [`sockets`] finds them, [`rules`] says which to close, [`closer`]
-//! closes those that the server wants closed. Another rings the [`doorbell`], which may block.
+//! One thread looks at all connections, tick by tick: [`sockets`] finds them, [`rules`] decides which to close, and [`closer`]
+//! closes those that the server asks to close. Another thread rings the [`doorbell`], which may block.
 
 mod closer;
 mod doorbell;
@@ -20,18 +20,19 @@ use self::sockets::Sockets;
 use crate::metrics::CloseReason;
 use crate::server::{Close, Server, panics};
 
-/// How often all connections are looked at while requests arrive.
+/// The time between two looks while requests arrive.
 const TICK_BUSY: Duration = Duration::from_millis(25);
 
-/// How often otherwise: looking is most of what an idle server does.
+/// The time between two looks otherwise: looks are most of the work of an idle server.
 const TICK_QUIET: Duration = Duration::from_millis(100);
 
-/// The least time between two looks for each open descriptor, so that looking takes a small share of a processor. It is not
-/// measured: under load a look is interrupted, and looks would become rare just when they are needed.
+/// The least time between two looks, for each open descriptor, so that looks take a small share of a processor. The time that a
+/// look takes would be a bad measure: under load it is preempted, and looks would become rare just when they are needed.
 const TICK_PER_DESCRIPTOR: Duration = Duration::from_micros(50);
 
-/// Descriptors are short if fewer than one in this many is free.
-const DESCRIPTORS_FREE: u64 = 8;
+/// The server is behind if at least this many requests arrived since the last look and it has not caught up in between. A single
+/// request may just have been taken.
+const BEHIND_ARRIVALS: u64 = 2;
 
 struct Guard {
     server: Arc<Server>,
@@ -43,7 +44,7 @@ struct Guard {
     arrivals: u64,
 }
 
-/// Starts to guard `server`, closing the connections in `closes` and those that are idle for `idle_timeout`.
+/// Starts to guard `server`: closes the connections in `closes`, those that are idle for `idle_timeout`, and hostile ones.
 ///
 /// # Errors
 ///
@@ -73,7 +74,7 @@ impl Guard {
         }
     }
 
-    /// Takes what the server wants closed, until `deadline`.
+    /// Takes the connections that the server asks to close, until `deadline`.
     fn receive(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -93,15 +94,17 @@ impl Guard {
         }
     }
 
-    /// Looks at all connections. Returns how long the next look can wait.
+    /// Looks at all connections. Returns the time until the next look.
     fn look(&mut self) -> Duration {
         let open = sockets::open_descriptors();
-        let limit = sockets::descriptor_limit();
+        let arrivals = self.server.arrivals();
+        let arrived = arrivals - std::mem::replace(&mut self.arrivals, arrivals);
+        let caught_up = self.server.has_caught_up();
         let situation = Situation {
             now: Instant::now(),
             busy: self.server.busy(),
-            behind: self.server.acceptor().is_behind(),
-            short: self.server.acceptor().ended() || self.rules.any_parked() || open > limit - limit / DESCRIPTORS_FREE,
+            behind: arrived >= BEHIND_ARRIVALS && !caught_up,
+            short: self.server.acceptor().ended() || self.rules.any_parked() || sockets::descriptors_are_short(open),
         };
         self.server.set_keep_alive(!situation.short);
         let Guard {
@@ -113,7 +116,7 @@ impl Guard {
                 return;
             }
             if let Some(reason) = rules.reason_to_close(connection, &situation) {
-                // Of an idle connection no request can arrive, and the next one from its port must not be taken for it.
+                // No request can arrive on an idle connection, and a new connection from its port must not count as closed.
                 let idle = matches!(
                     reason,
                     CloseReason::Idle | CloseReason::SlowHead | CloseReason::Descriptors
@@ -127,9 +130,7 @@ impl Guard {
         rules.end();
         closer.forget_gone(situation.now);
 
-        let arrivals = self.server.arrivals();
-        let busy =
-            std::mem::replace(&mut self.arrivals, arrivals) != arrivals || self.closer.is_closing() || situation.short;
+        let busy = arrived > 0 || self.closer.is_closing() || situation.short;
         let tick = if busy { TICK_BUSY } else { TICK_QUIET };
         tick.max(TICK_PER_DESCRIPTOR * u32::try_from(open).unwrap_or(u32::MAX))
     }

@@ -1,4 +1,4 @@
-//! The rules by which connections are closed, apart from those that the server wants closed.
+//! The rules by which the guard closes connections that the server has not asked to close.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -7,54 +7,55 @@ use std::time::{Duration, Instant};
 use super::sockets::{Connection, Traffic};
 use crate::metrics::CloseReason;
 
-/// Bytes that a client may send without a response. No honest head is longer, and tiny_http reads heads without a bound.
+/// Bytes that a client may send since its last response. No honest head is longer, and tiny_http reads heads without a bound.
 const UNANSWERED_MAX: u64 = 64 * 1024;
 
-/// Unread bytes of a connection that floods a dispatcher that is behind: 128 bytes for each request that it may have in flight.
+/// Unread bytes at which a connection counts as flooding while the server is behind: 128 bytes for each request that it may have
+/// in flight.
 const FLOOD_UNREAD: usize = 16 * 1024;
 
 /// How long a connection may take to send its first whole request.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a connection may be idle while descriptors are short: long enough for the request of one that was just accepted.
+/// How long a connection may be idle while descriptors are short. Long enough for the first request of a new connection.
 const SHORT_IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// How long unread bytes must not have changed for their connection to count as parked. The doorbell frees those that it can
-/// within two seconds; the others wait for a thread of an accept loop that has ended, and get one when connections end.
+/// How long the number of unread bytes must not change for a connection to count as parked. The doorbell frees most within two
+/// seconds. The others belong to an accept loop that has ended, and get a thread when other connections close.
 const PARKED_AFTER: Duration = Duration::from_secs(3);
 
-/// What a look goes by.
+/// The state of the server at a look.
 pub(super) struct Situation {
     pub(super) now: Instant,
     /// The peers that have requests in flight.
     pub(super) busy: HashSet<SocketAddr>,
-    /// Whether a dispatcher has not found its queue empty since the last look.
+    /// Whether requests arrive faster than the server takes them from tiny_http.
     pub(super) behind: bool,
     /// Whether descriptors or threads are short.
     pub(super) short: bool,
 }
 
-/// What is remembered of a connection from look to look.
+/// What one look remembers of a connection for the next.
 struct Seen {
     first_at: Instant,
     /// When it last had a request in flight or was sent something.
     active_at: Instant,
-    /// At the last look at which something had been sent.
+    /// At the last look that found something sent.
     traffic: Traffic,
     unread: usize,
-    /// Since when it has that many unread bytes.
+    /// Since when it has had that many unread bytes.
     unread_since: Instant,
-    /// The look that has seen it last.
+    /// The number of the last look that saw it.
     look: u64,
 }
 
-/// Decides from what connections carry which are closed.
+/// Decides which connections to close, by their traffic.
 pub(super) struct Rules {
     idle_timeout: Duration,
     seen: HashMap<SocketAddr, Seen>,
     look: u64,
     parked: bool,
-    /// Room to count unread bytes in.
+    /// A buffer to count unread bytes in.
     counted: Vec<u8>,
 }
 
@@ -82,7 +83,7 @@ impl Rules {
         let fresh = || Seen::new(traffic, now);
         let seen = self.seen.entry(connection.peer()).or_insert_with(fresh);
         if traffic.sent < seen.traffic.sent || traffic.received < seen.traffic.received {
-            // It is another one from the same port.
+            // It is a new connection from the same port.
             *seen = fresh();
         }
         seen.look = self.look;
@@ -97,7 +98,7 @@ impl Rules {
         if unanswered >= UNANSWERED_MAX {
             return Some(CloseReason::OversizedHead);
         }
-        // Whatever was received before the last response was read for it.
+        // Everything received before the last response was read by then.
         let unread = if unanswered > 0 {
             connection.unread(&mut self.counted)
         } else {
@@ -117,19 +118,19 @@ impl Rules {
         if idle_for >= self.idle_timeout {
             Some(CloseReason::Idle)
         } else if unread > 0 {
-            // Nobody has read its request yet, and its client waits.
+            // It is parked: its client waits for a response.
             None
         } else if traffic.sent == 0 && now - seen.first_at >= FIRST_REQUEST_WITHIN {
             Some(CloseReason::SlowHead)
         } else if situation.short && idle_for.min(now - seen.unread_since) >= SHORT_IDLE_MAX {
-            // A request that was read just now may not have arrived.
+            // A request that was just read may not have reached the server yet.
             Some(CloseReason::Descriptors)
         } else {
             None
         }
     }
 
-    /// Ends a look: forgets the connections that it has not seen.
+    /// Ends a look: forgets the connections that it did not see.
     pub(super) fn end(&mut self) {
         self.seen.retain(|_, seen| seen.look == self.look);
     }
@@ -142,7 +143,7 @@ impl Rules {
 
 impl Seen {
     fn new(traffic: Traffic, now: Instant) -> Self {
-        // If nothing was sent yet, all that was received is unanswered.
+        // If nothing was sent yet, everything received is unanswered.
         let answered = if traffic.sent == 0 { 0 } else { traffic.received };
         Seen {
             first_at: now,

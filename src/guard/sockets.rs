@@ -1,12 +1,12 @@
-//! The process's own connected sockets, which tiny_http keeps to itself: found by their numbers, known by their peers.
+//! The process's connected sockets, which tiny_http does not give access to: found by number, identified by peer.
 //!
-//! A number that was found may belong to another socket by the time it is used: tiny_http's threads close sockets at any time, and
-//! the next connection gets the lowest number that is free. So a socket is pinned before anything is done to it: duplicated,
-//! and the duplicate asked for its peer. A pinned socket stays the one that it is.
+//! By the time a descriptor number is used, it may belong to another socket: tiny_http's threads close sockets at any time, and the
+//! next connection gets the lowest free number. So a socket is pinned first: its descriptor is duplicated, and the duplicate's
+//! peer checked. Everything else is done to the duplicate.
 //!
 //! Invariants:
-//! - The descriptors of tiny_http are its own to close. Sockets are shut down or emptied here, nothing else.
-//! - All sockets are pinned by the same descriptor, one after the other: looking works while no descriptor is free.
+//! - Only tiny_http closes its descriptors. Sockets are shut down or emptied here, nothing else.
+//! - One descriptor pins all sockets, one after the other: a look works even if no descriptor is free.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -23,20 +23,23 @@ use nix::sys::socket::{
 };
 use nix::unistd::dup2;
 
-/// Closed numbers in a row after which no further descriptor is looked for, once as many were found as are open and the highest
-/// of the last look is passed. The kernel hands out the lowest number that is free, so open ones lie close together.
+/// A look ends after this many closed numbers in a row, once it has found as many descriptors as are open and has passed the highest
+/// connection of the last look. The kernel hands out the lowest free number, so open ones lie close together.
 const GAP: u32 = 64;
 
-/// The same, however many are said to be open. For one to hide behind such a gap, as many must have been open at once.
+/// A look ends after this many in any case. To hide behind such a gap, a connection needs as many others to have been open.
 const GAP_MAX: u32 = 65_536;
 
-/// Descriptors that count as open and are not: a thread that blocks in `accept` has reserved one.
+/// Descriptors that count as open but are not yet: a thread that blocks in `accept` has reserved one.
 const RESERVED_MAX: u64 = 8;
+
+/// Descriptors are short if fewer than one in this many is free.
+const FREE_MIN: u64 = 8;
 
 /// Bytes that are discarded at a time.
 const DISCARD_AT_A_TIME: usize = 32 * 1024;
 
-/// How often that is done at most: more than the receive buffer holds.
+/// How often at most. Together more than the receive buffer holds.
 const DISCARDS_MAX: u32 = 8;
 
 /// `struct tcp_info` of the kernel (linux/tcp.h) as far as [`SENT`], in words of 64 bits. Linux 4.19 and later fill it.
@@ -59,26 +62,31 @@ nix::getsockopt_impl!(
 
 /// Returns how many descriptors are open.
 pub(super) fn open_descriptors() -> u64 {
-    // Since Linux 6.2 the folder's length says it, and nothing has to be opened.
+    // Since Linux 6.2 this is the directory's length, which takes no descriptor to read.
     match fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len()) {
         0 => fs::read_dir("/proc/self/fd").map_or(u64::MAX, |entries| entries.count() as u64),
         open => open,
     }
 }
 
-/// Returns how many descriptors may be open.
-pub(super) fn descriptor_limit() -> u64 {
+/// Returns whether fewer than one descriptor in [`FREE_MIN`] is free if `open` are open.
+pub(super) fn descriptors_are_short(open: u64) -> bool {
+    let limit = descriptor_limit();
+    open > limit - limit / FREE_MIN
+}
+
+fn descriptor_limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
-/// The way to the connected sockets of one listening port.
+/// The connected sockets of one listening port.
 pub(super) struct Sockets {
     port: u16,
-    /// What sockets are pinned by.
+    /// The duplicate of the pinned socket's descriptor.
     pin: OwnedFd,
     /// The highest number at which the last look found a connection.
     highest: RawFd,
-    /// The peers that were found in a look: tiny_http has two sockets for each connection.
+    /// The peers found in a look: tiny_http has two descriptors for each connection.
     found: HashSet<SocketAddr>,
 }
 
@@ -89,7 +97,7 @@ pub(super) struct Connection<'a> {
     socket: &'a OwnedFd,
 }
 
-/// How many bytes a connection has carried, as far as the kernel knows.
+/// How many bytes a connection has carried, as the kernel counts them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Traffic {
     pub(super) received: u64,
@@ -139,7 +147,7 @@ impl Sockets {
                 });
             }
         }
-        // A socket that belongs to no connection any more must not be kept open.
+        // Else the last socket would stay open after tiny_http has closed it.
         self.unpin();
     }
 
@@ -171,7 +179,7 @@ impl Connection<'_> {
         self.peer
     }
 
-    /// Returns what it has carried.
+    /// Returns its traffic.
     pub(super) fn traffic(&self) -> Option<Traffic> {
         let info = getsockopt(self.socket, TcpInfo).ok()?;
         Some(Traffic {
@@ -180,20 +188,20 @@ impl Connection<'_> {
         })
     }
 
-    /// Returns how many bytes it has received that are not read, counted as far as `counted` has room.
+    /// Returns how many received bytes are unread, at most the length of `counted`.
     pub(super) fn unread(&self, counted: &mut [u8]) -> usize {
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         // MSG_TRUNC: nothing is copied (tcp(7)).
         recv(self.socket.as_raw_fd(), counted, flags).unwrap_or(0)
     }
 
-    /// Lets the client know that nothing more will come.
+    /// Shuts down writing: the client reads the end of the connection.
     pub(super) fn shut_down_writing(&self) {
-        // It may have ended by itself.
+        // Fails if the client has closed the connection.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
     }
 
-    /// Discards what is received and not read.
+    /// Discards the bytes that are received and not read.
     pub(super) fn discard_unread(&self) {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
         let mut discarded = [0; DISCARD_AT_A_TIME];
@@ -204,7 +212,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Closes the connection, so that tiny_http's thread reads its end at once.
+    /// Shuts down the connection and discards its unread bytes: tiny_http's thread reads its end at once, and closes it.
     pub(super) fn close(&self) {
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         self.discard_unread();

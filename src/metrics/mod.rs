@@ -1,8 +1,8 @@
-//! Every metric of the server, and the formats that expose them.
+//! All metrics of the server, and the formats in which they are exposed.
 //!
-//! Each thread that responds to requests owns a [`Recorder`] and records durations through it. [`Metrics::render`] writes
-//! the exposition. Recording never waits for anything, rendering never for a recorder, and the `_count`, `_sum` and
-//! buckets of one exposition describe the same observations: `record/histogram.rs` explains how.
+//! Each thread that responds to requests owns a [`Recorder`] and records durations through it. [`Metrics::render`]
+//! writes the exposition. Recording never blocks, and rendering never waits for a recorder. The `_count`, `_sum` and
+//! buckets of one exposition describe the same observations; `record/histogram.rs` explains how.
 
 mod expose;
 mod process;
@@ -20,11 +20,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// The statuses of the series `GET`, `/` that exist from the start. A rate needs a value before the first event, and alerts
-/// and dashboards need the rates of these.
-const STATUSES_FROM_THE_START: [Status; 3] = [Status::OK, Status::INTERNAL_SERVER_ERROR, Status::SERVICE_UNAVAILABLE];
+/// The statuses whose series for `GET /` exist from the start. Alerts and dashboards use their rates, and a rate misses
+/// the first event of a series that appears only with it.
+const INITIAL_STATUSES: [Status; 3] = [Status::OK, Status::INTERNAL_SERVER_ERROR, Status::SERVICE_UNAVAILABLE];
 
-/// What metrics are made of that never changes.
+/// The settings of [`Metrics`]. They never change.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The bounds of the histogram.
@@ -54,7 +54,7 @@ pub struct Metrics {
     config: Config,
     buckets: Buckets,
     process: Process,
-    /// The series that exist, by their places.
+    /// The series that exist, by their [indices](Labels::index).
     created: [OnceLock<Created>; SERIES_MAX],
     created_count: AtomicUsize,
     /// Closed connections by reason.
@@ -63,20 +63,22 @@ pub struct Metrics {
     next_scrape: NextScrape,
 }
 
-/// The largest number of series that have native buckets. Those take 2 KiB for each recorder of a series: 8 MiB with 64
-/// recorders, if a client causes every method, path and status. Further series have classic buckets only.
+/// The largest number of series that have native buckets. Further series have classic buckets only.
+///
+/// Native buckets take 2 KiB for each series and recorder. The limit keeps them within 8 MiB with 64 recorders, even if
+/// a client causes every method, path and status.
 const NATIVE_SERIES_MAX: usize = 63;
 
-/// What a series is created with.
+/// The properties that a series has from its creation.
 #[derive(Debug)]
 struct Created {
-    /// Just before its first observation, in Unix time: its start timestamp.
+    /// The Unix time just before its first observation: its start timestamp.
     at_ms: u64,
     has_native: bool,
 }
 
-/// The number of the next scrape that shows exemplars, from 1. On a cache line of its own, since every observation reads
-/// it and only scrapes write it.
+/// The number of the next scrape that exposes exemplars, from 1. It has a cache line of its own, since every
+/// observation reads it and only scrapes write it.
 #[repr(align(128))]
 struct NextScrape(AtomicU64);
 
@@ -93,44 +95,45 @@ impl Metrics {
             shards: Arc::new(Shard::new_taken(false)),
             next_scrape: NextScrape(AtomicU64::new(1)),
         };
-        for status in STATUSES_FROM_THE_START {
+        for status in INITIAL_STATUSES {
             let (method, path) = (Method::Get, Path::Root);
             metrics.create(Labels { method, path, status }.index());
         }
         metrics
     }
 
-    /// Returns the right to record, for one thread. What was recorded stays after it is dropped.
+    /// Returns a recorder for one thread. Its observations outlive it.
     pub fn recorder(self: &Arc<Self>) -> Recorder {
         Recorder::new(Arc::clone(self))
     }
 
-    /// Counts a connection that the server closed: `httpserver_connections_closed_total`.
+    /// Counts a connection that the server closed, in `httpserver_connections_closed_total`.
     pub fn connection_closed(&self, reason: CloseReason) {
         self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Appends the whole exposition to `out`. Its Content-Type is that of the format.
+    /// Appends the whole exposition to `out`.
     ///
     /// `in_flight` is the number of requests that wait for their responses: the gauge `http_requests_in_flight`.
     ///
-    /// Each series is as of one moment for each recorder, and no count is below that of an earlier exposition. Nothing is
-    /// allocated if `out` has the capacity.
+    /// Each recorder's part of a series is consistent, and no count is below that of an earlier exposition. Allocates
+    /// nothing if `out` has enough capacity.
     pub fn render(&self, format: Format, in_flight: usize, out: &mut Vec<u8>) {
         expose::render(format, &self.state(in_flight, self.process.usage()), out);
         if format != Format::Text004 {
-            // Relaxed: an exemplar of either number is valid.
+            // Relaxed: an observation may read either number, and its exemplar is valid with both.
             self.next_scrape.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Appends only `http_request_duration_seconds` to `out`, as text, and makes no system call: the part of
+    /// Appends only `http_request_duration_seconds` to `out`, as text, without a system call. This is the part of
     /// [`render`](Metrics::render) that can be compared with other libraries.
     pub fn render_durations(&self, out: &mut Vec<u8>) {
         expose::render_durations(&self.state(0, Usage::default()), out);
     }
 
-    /// When the process started, in Unix milliseconds. It never changes, so it identifies the process.
+    /// Returns the Unix time at which the process started, in milliseconds. It never changes, so it identifies the
+    /// process.
     fn started_at_ms(&self) -> u64 {
         self.process.started_at_ms()
     }
@@ -143,7 +146,7 @@ impl Metrics {
         }
     }
 
-    /// Returns the series over all shards.
+    /// Returns the series, merged from all shards.
     fn snapshot(&self, labels: Labels, with_native: bool) -> Snapshot {
         let mut total = Snapshot::new(with_native);
         for series in self.shards.list().filter_map(|shard| shard.series(labels.index())) {
@@ -152,7 +155,7 @@ impl Metrics {
         total
     }
 
-    /// Creates a series, as of now, unless it exists.
+    /// Returns the properties of a series, which is created now if it does not exist.
     fn create(&self, index: usize) -> &Created {
         self.created[index].get_or_init(|| Created {
             at_ms: unix_time_ms(),
@@ -190,14 +193,14 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Returns the lines of `http_*` and `httpserver_*` that do not depend on this process and the time.
-    fn steady(exposition: &str) -> Vec<&str> {
+    /// Returns the lines that depend neither on this process nor on the time.
+    fn reproducible(exposition: &str) -> Vec<&str> {
         let varies = |line: &&str| line.contains("process_") || line.starts_with("httpserver_start_time_seconds ");
         exposition.lines().filter(|line| !varies(line)).collect()
     }
 
     #[test]
-    fn the_text_exposition_has_each_line_in_its_place() {
+    fn the_text_exposition_has_every_line_in_order() {
         let metrics = metrics("0.1,1");
         let mut recorder = metrics.recorder();
         recorder.record(ROOT_OK, 100_000_000, None);
@@ -249,10 +252,10 @@ mod tests {
             "# HELP httpserver_build_info The version of the running server.",
             "# TYPE httpserver_build_info gauge",
             concat!("httpserver_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-            "# HELP httpserver_start_time_seconds When the process started, in Unix time as of then; it never changes.",
+            "# HELP httpserver_start_time_seconds Start time of the process since unix epoch in seconds, by its clock at the start; it never changes.",
             "# TYPE httpserver_start_time_seconds gauge",
         ];
-        assert_eq!(steady(&exposition(&metrics, Format::Text004)), expected);
+        assert_eq!(reproducible(&exposition(&metrics, Format::Text004)), expected);
     }
 
     #[test]
@@ -260,7 +263,7 @@ mod tests {
         let metrics = metrics("0.1,1");
         metrics.recorder().record(ROOT_OK, 1_500_000_000, trace(true));
         let exposition = exposition(&metrics, Format::OpenMetrics100);
-        let lines = steady(&exposition);
+        let lines = reproducible(&exposition);
         assert_eq!(
             lines[..5],
             [
@@ -295,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_that_is_not_sampled_never_appears() {
+    fn a_trace_that_is_not_sampled_is_never_exposed() {
         let metrics = metrics("1");
         let exemplar = |is_sampled| {
             metrics.recorder().record(ROOT_OK, 500_000_000, trace(is_sampled));
@@ -305,13 +308,13 @@ mod tests {
         assert!(untraced.contains(r##"# {api="/"} 0.5 "##) && !untraced.contains("trace_id"));
         let traced = r##"# {api="/",trace_id="4bf92f3577b34da6a3ce929d0e0e4736",span_id="00f067aa0ba902b7"} 0.5 "##;
         assert!(exemplar(true).contains(traced));
-        // Across scrapes, whatever is observed meanwhile.
+        // It stays across scrapes, whatever is observed in between.
         assert!(exemplar(false).contains(traced));
         assert!(exemplar(false).contains(traced));
     }
 
     #[test]
-    fn of_all_recorders_the_latest_sampled_trace_is_the_exemplar() {
+    fn the_exemplar_is_the_latest_sampled_trace_of_all_recorders() {
         let metrics = metrics("1");
         let mut recorders = [metrics.recorder(), metrics.recorder(), metrics.recorder()];
         let shown = |id: u64| exposition(&metrics, Format::OpenMetrics100).contains(&format!("trace_id=\"{id:032x}\""));
@@ -327,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_series_of_alerts_exist_before_anything_is_observed() {
+    fn the_series_that_alerts_use_exist_before_the_first_observation() {
         let exposition = exposition(&metrics("1"), Format::Text004);
         for status in ["200", "500", "503"] {
             let line =
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_recorded_outlives_its_recorder_and_the_next_one_gets_the_shard() {
+    fn observations_outlive_their_recorder_and_its_shard_is_reused() {
         let metrics = metrics("1");
         for _ in 0..3 {
             metrics.recorder().record(ROOT_OK, 1, None);
@@ -354,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn rendering_appends_and_does_not_grow_a_buffer_that_has_the_capacity() {
+    fn rendering_appends_and_does_not_grow_a_buffer_with_enough_capacity() {
         let metrics = metrics("1");
         let mut out = b"before".to_vec();
         metrics.render(Format::Text004, 0, &mut out);

@@ -1,7 +1,7 @@
-//! The `process_*` metrics: what the kernel reports of this process.
+//! The `process_*` metrics: what the kernel reports about this process.
 //!
-//! The names and meanings are those of Prometheus' "Standard and runtime collectors", the sources those of proc(5). What
-//! cannot be read is `None` and left out of the exposition, never guessed. Reading allocates nothing.
+//! Names and meanings follow Prometheus's "Standard and runtime collectors"; proc(5) describes the sources. A value
+//! that cannot be read is `None` and left out of the exposition, never guessed.
 
 use super::expose::decimal::NS_PER_SECOND;
 use super::record::unix_time_ms;
@@ -9,29 +9,29 @@ use nix::sys::resource::{Resource, getrlimit};
 use std::fs::{self, File};
 use std::io::Read;
 
-/// The unit of the times in /proc/self/stat. `sysconf(_SC_CLK_TCK)` is 100 on every architecture for which Rust has a
-/// Linux target: it is the kernel's ABI, whatever its tick.
+/// The unit of the times in /proc/self/stat: `sysconf(_SC_CLK_TCK)`. It is part of the kernel's ABI, independent of the
+/// kernel's timer frequency, and is 100 on every architecture for which Rust has a Linux target.
 const TICKS_PER_SECOND: u64 = 100;
 
-/// What never changes while the process lives.
+/// The properties of the process that never change.
 #[derive(Debug)]
 pub(super) struct Process {
     page_size_bytes: Option<u64>,
     started_at_ms: u64,
 }
 
-/// What the process uses at one moment.
+/// The resource usage of the process, as of one scrape.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Usage {
-    /// Of all threads, in user and in kernel mode.
+    /// The CPU time of all threads, in user and kernel mode.
     pub cpu_ns: Option<u64>,
     pub resident_memory_bytes: Option<u64>,
     pub virtual_memory_bytes: Option<u64>,
     pub open_fds: Option<u64>,
-    /// The soft limit: the one at which `open` fails.
+    /// The soft limit, at which `open` fails.
     pub max_fds: Option<u64>,
-    /// When the process started, in Unix time. It changes if the clock is set, since the kernel then changes the time of
-    /// boot, from which it counts.
+    /// The Unix time at which the process started. It changes if the clock is set, since the kernel counts from the
+    /// time of boot and then changes that.
     pub start_time_ms: Option<u64>,
     pub threads: Option<u64>,
 }
@@ -44,7 +44,8 @@ impl Process {
         }
     }
 
-    /// When the process started, in Unix time as of then. It never changes, so it identifies the process.
+    /// Returns the Unix time at which the process started, as read then. Setting the clock does not change it, so it
+    /// identifies the process.
     pub(super) fn started_at_ms(&self) -> u64 {
         self.started_at_ms
     }
@@ -67,7 +68,7 @@ impl Process {
     }
 }
 
-/// Above the largest size of /proc/self/stat: 52 numbers of at most 20 digits, and a name of at most 64 bytes.
+/// More than the largest size of /proc/self/stat: 52 numbers of at most 20 digits, and a name of at most 64 bytes.
 const STAT_MAX_BYTES: usize = 2_048;
 
 /// The fields of /proc/self/stat that are used, by their numbers in proc(5).
@@ -86,7 +87,7 @@ struct Stat {
 }
 
 impl Stat {
-    /// Returns when the process started, in Unix time, to the tick.
+    /// Returns the Unix time at which the process started, to the tick.
     fn start_time_ms(self) -> Option<u64> {
         Some(boot_time_seconds()? * 1_000 + self.start_ticks * (1_000 / TICKS_PER_SECOND))
     }
@@ -118,7 +119,7 @@ impl Stat {
     }
 }
 
-/// Reads a file of /proc, as much of it as fits into the buffer.
+/// Reads as much of a file of /proc as fits into the buffer.
 fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let mut file = File::open(path).ok()?;
     let mut len = 0;
@@ -131,12 +132,13 @@ fn read<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     Some(&buffer[..len])
 }
 
-/// Returns the time of boot in Unix time: the line `btime` of /proc/stat, as Prometheus' client for Go does.
+/// Returns the Unix time of boot from the line `btime` of /proc/stat, as Prometheus's client for Go does.
 ///
-/// The file grows with processors and interrupts, to more than is worth a buffer, so it is read in parts.
+/// The file grows with the number of processors and interrupts, so it is read in parts rather than into one large
+/// buffer.
 fn boot_time_seconds() -> Option<u64> {
     const NAME: &[u8] = b"\nbtime ";
-    // The line `btime 18446744073709551615` between two ends of line.
+    // `btime 18446744073709551615` between two newlines.
     const LINE_MAX_BYTES: usize = 28;
     let mut file = File::open("/proc/stat").ok()?;
     let (mut buffer, mut len) = ([0; 4_096], 0);
@@ -151,7 +153,7 @@ fn boot_time_seconds() -> Option<u64> {
                 return str::from_utf8(&value[..end]).ok()?.parse().ok();
             }
         }
-        // The line may be in two parts.
+        // The line may be split between two parts.
         let kept = len.min(LINE_MAX_BYTES);
         buffer.copy_within(len - kept..len, 0);
         len = kept;
@@ -174,8 +176,9 @@ fn page_size_bytes() -> Option<u64> {
 
 /// Returns the number of open descriptors.
 ///
-/// Since Linux 6.2 that is the size of /proc/self/fd. Before, the size is 0 (which is never right: there is at least one
-/// descriptor), and the entries are counted, except the one that is open for counting.
+/// Since Linux 6.2 this is the size of /proc/self/fd. Older kernels report a size of 0, which is never the number,
+/// since the server always has open descriptors. There the entries are counted, except the descriptor that is open for
+/// counting.
 fn open_fds() -> Option<u64> {
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => (fs::read_dir("/proc/self/fd").ok()?.count() as u64).checked_sub(1),
@@ -188,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_program_name_of_any_characters_does_not_shift_the_fields() {
+    fn special_characters_in_the_program_name_do_not_shift_the_fields() {
         let line = b"7 (a) R 1 (b) S 1 7 7 0 -1 4194304 5 0 0 0 11 22 0 0 20 0 33 0 44 55 66 18446744073709551615 1\n";
         assert_eq!(
             Stat::parse(line),
@@ -212,15 +215,15 @@ mod tests {
     }
 
     #[test]
-    fn the_time_of_boot_is_that_of_the_line_btime() {
+    fn the_time_of_boot_is_the_value_of_the_line_btime() {
         let stat = fs::read_to_string("/proc/stat").unwrap();
         let btime = stat.lines().find_map(|line| line.strip_prefix("btime ")).unwrap();
         assert_eq!(boot_time_seconds(), btime.parse().ok());
     }
 
     #[test]
-    fn the_number_of_descriptors_is_that_of_the_entries() {
-        // Other tests of this process open and close files meanwhile, so only a steady moment counts.
+    fn the_number_of_descriptors_is_the_number_of_entries() {
+        // Other tests of this process open and close files at the same time, so wait for a moment without changes.
         let counted = || fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1;
         let steady = (0..10_000).any(|_| {
             let before = counted();

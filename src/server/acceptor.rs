@@ -2,31 +2,29 @@
 //! thread ends at the first error of `accept`, and cannot be restarted.
 //!
 //! Invariants:
-//! - The listening socket is ours and open until the drain. So clients queue in the kernel while there is no accept thread, and
-//!   nothing that was accepted is lost with one, except the connection that it could not clone.
-//! - The dispatcher of a replaced server lives as long as its connections. If its accept thread was alive after all, two share the
-//!   socket, which does no harm.
+//! - The listening socket stays open until the drain. While there is no accept thread, new connections queue in the kernel. When
+//!   an accept thread ends, only the connection that it could not clone is lost.
+//! - The dispatcher of a replaced server lives as long as that server's connections. If its accept thread was still alive, the two
+//!   servers share the socket, which is harmless.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tiny_http::Server;
 
-use super::dispatcher::{Dispatch, Dispatcher, Progress};
-use super::{listener, panics};
+use super::dispatcher::Dispatcher;
+use super::{Shared, listener, panics};
 
-/// Opens and closes the way in.
+/// Accepts connections through the newest of its `tiny_http::Server`s.
 pub struct Acceptor {
     listener: TcpListener,
-    dispatch: Arc<Dispatch>,
+    shared: Arc<Shared>,
     /// The number of the newest server.
     newest: AtomicU64,
-    /// The number of the last one whose accept thread is known to have ended.
+    /// The number of the newest server whose accept thread is known to have ended.
     ended: AtomicU64,
-    /// That of each dispatcher that runs.
-    progress: Mutex<Vec<Arc<Progress>>>,
 }
 
 impl Acceptor {
@@ -35,19 +33,18 @@ impl Acceptor {
     /// # Errors
     ///
     /// Returns the error of the system call.
-    pub(super) fn open(listener: TcpListener, dispatch: Arc<Dispatch>) -> io::Result<Arc<Self>> {
+    pub(super) fn open(listener: TcpListener, shared: Arc<Shared>) -> io::Result<Arc<Self>> {
         let acceptor = Arc::new(Acceptor {
             listener,
-            dispatch,
+            shared,
             newest: AtomicU64::new(0),
             ended: AtomicU64::new(0),
-            progress: Mutex::default(),
         });
         acceptor.reopen()?;
         Ok(acceptor)
     }
 
-    /// Opens another server in place of the last one. Each takes a descriptor and some threads, and those of connections.
+    /// Opens another server in place of the newest one. A server takes one descriptor and a few threads beside its connections'.
     ///
     /// # Errors
     ///
@@ -55,9 +52,7 @@ impl Acceptor {
     pub fn reopen(self: &Arc<Self>) -> io::Result<()> {
         let server = Server::from_listener(self.listener.try_clone()?, None).map_err(io::Error::other)?;
         let number = self.newest.fetch_add(1, Ordering::Relaxed) + 1;
-        let progress = Arc::new(Progress::default());
-        let dispatcher = Dispatcher::new(Arc::clone(&self.dispatch), Arc::clone(&progress));
-        self.watched(|all| all.push(progress));
+        let dispatcher = Dispatcher::new(Arc::clone(&self.shared));
         let acceptor = Arc::clone(self);
         panics::spawn_vital("dispatcher", move || {
             dispatcher.run(&server, || {
@@ -71,20 +66,7 @@ impl Acceptor {
         self.ended.load(Ordering::Relaxed) == self.newest.load(Ordering::Relaxed)
     }
 
-    /// Returns whether a dispatcher has not found its queue empty since the last call.
-    pub fn is_behind(&self) -> bool {
-        self.watched(|all| {
-            all.retain(|progress| Arc::strong_count(progress) > 1);
-            // Each is looked at, whatever the others say.
-            all.iter().filter(|progress| progress.is_behind()).count() > 0
-        })
-    }
-
-    fn watched<R>(&self, with: impl FnOnce(&mut Vec<Arc<Progress>>) -> R) -> R {
-        with(&mut self.progress.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Returns the address that is listened on.
+    /// Returns the address of the listening socket.
     ///
     /// # Errors
     ///
@@ -93,7 +75,7 @@ impl Acceptor {
         self.listener.local_addr()
     }
 
-    /// Refuses new connections from now on. Requests of those that were accepted still arrive.
+    /// Refuses new connections from now on. Requests still arrive on accepted connections.
     ///
     /// # Errors
     ///

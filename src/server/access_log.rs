@@ -1,12 +1,12 @@
-//! The access log: a line in logfmt on standard output for each request.
+//! The access log: one logfmt line for each request, on standard output.
 //!
-//! Responders never wait for whoever reads it: they append to a bounded buffer, and one thread writes. Lines that find the
-//! buffer full are dropped, and counted in a line of their own.
+//! Responders append to a bounded buffer and never wait for the reader of standard output; one thread writes. If the buffer is
+//! full, lines are dropped, and a later line says how many.
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use super::panics;
 use crate::metrics::{Labels, TraceContext};
@@ -126,7 +126,7 @@ impl AccessLog {
                     humantime::format_rfc3339_millis(SystemTime::now()),
                 );
             }
-            // If standard output is gone, nobody reads it: no reason to end the server.
+            // The server outlives the reader of its log.
             let _ = std::io::stdout().write_all(&lines);
             lines.clear();
             lines.shrink_to(BUFFER_MAX);
@@ -135,18 +135,8 @@ impl AccessLog {
 
     /// Blocks until every line is written, for at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
-        let deadline = Instant::now() + timeout;
-        let mut buffer = self.lock();
-        while buffer.writing || !buffer.lines.is_empty() {
-            let now = Instant::now();
-            if now >= deadline {
-                return;
-            }
-            buffer = self
-                .written
-                .wait_timeout(buffer, deadline - now)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
+        let unwritten = |buffer: &mut Buffer| buffer.writing || !buffer.lines.is_empty();
+        // What is not written by then is lost.
+        let _ = self.written.wait_timeout_while(self.lock(), timeout, unwritten);
     }
 }

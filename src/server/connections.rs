@@ -1,34 +1,34 @@
 //! The connections that have requests in flight, each with its requests in the order of their arrival.
 //!
-//! tiny_http writes the responses of a connection in the order of its requests, and makes a thread that comes too early
-//! wait. So at most one request of a connection may be with the schedule or a responder at a time; the others wait here
-//! behind it. Whoever breaks that rule lets responders wait for each other.
+//! tiny_http writes the responses of a connection in the order of its requests, and blocks a thread that writes too early. So
+//! at most one request of a connection is on the schedule or with a responder at a time; the others wait here behind it.
+//! Otherwise responders would block each other.
 //!
-//! A connection is known by its peer's address. A closed one is remembered for [`DISCARD_FOR`], since requests that tiny_http
-//! had read from it may still arrive; what arrives from the same peer later belongs to its successor.
+//! A connection is identified by its peer's address. A closed one is remembered for [`DISCARD_FOR`], since requests that tiny_http
+//! had already read from it may still arrive. Later requests from the same peer belong to a new connection.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// How many unanswered requests one connection may have. A client that pipelines more gets its responses, then a 503 and the
-/// end of the connection: what it sent behind that was never accepted.
+/// How many unanswered requests one connection may have. A client that pipelines more gets the responses to
+/// these, then a 503, and the connection is closed: no later request was accepted.
 pub const CONNECTION_IN_FLIGHT_MAX: usize = 128;
 
-/// How long requests of a closed connection are discarded: longer than a lingering close takes.
+/// How long requests of a closed connection are discarded. Longer than a lingering close takes.
 const DISCARD_FOR: Duration = Duration::from_millis(750);
 
 /// Where a request that just arrived goes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// On the schedule: no request of its connection, which has this number, is before it.
+    /// On the schedule: it is the first of its connection, whose number this is.
     First(u64),
     /// Behind an earlier request of its connection.
     Behind,
     /// Nowhere: its connection has [`CONNECTION_IN_FLIGHT_MAX`] requests in flight.
     Full,
-    /// Nowhere, since its connection gets no response after those that are in flight. It must be kept until they are sent:
-    /// tiny_http takes a request that is dropped for one that is answered, and would write a response of its own too early.
+    /// Nowhere: its connection gets no response after those in flight. The request must be kept until they are sent: if it is
+    /// dropped, tiny_http answers it, too early.
     Closing,
     /// Nowhere: its connection is closed.
     Closed,
@@ -45,29 +45,29 @@ enum State {
 }
 
 struct Connection<T> {
-    /// Tells it from others of the same peer.
+    /// Distinguishes it from other connections of the same peer.
     number: u64,
     /// Whether one of its requests is on the schedule or with a responder.
     scheduled: bool,
     /// The requests behind that one, oldest first.
     waiting: VecDeque<T>,
-    /// The last request that arrived while it was closing.
+    /// The last request that arrived while the connection was closing.
     discarded: Option<T>,
     state: State,
 }
 
-/// A connection that was just closed, with its requests that get no response.
+/// The requests of a connection that was just closed. They get no response.
 pub(super) struct Closed<T> {
     pub(super) number: u64,
-    /// Whether a further one is on the schedule or with a responder.
+    /// Whether one more is on the schedule or with a responder.
     pub(super) scheduled: bool,
-    /// Those that waited behind that one.
+    /// The requests that waited behind that one.
     pub(super) waiting: VecDeque<T>,
-    /// One that was never admitted.
+    /// A request that was never admitted.
     pub(super) discarded: Option<T>,
 }
 
-/// The table of connections. It has no lock of its own: the schedule's guards it.
+/// The table of connections, guarded by the schedule's lock.
 pub(super) struct Connections<T> {
     by_peer: HashMap<SocketAddr, Connection<T>>,
     /// The closed ones, oldest first.
@@ -85,8 +85,8 @@ impl<T> Connections<T> {
         }
     }
 
-    /// Returns the place of a request from `peer`. `First` makes it the scheduled one; `last` makes it the last one that
-    /// gets a response, for which there is always room.
+    /// Returns the place of a request from `peer`. After [`Place::First`] it is the scheduled one. If it is the `last` one that gets a
+    /// response, there is always room for it.
     pub(super) fn arrive(&mut self, peer: SocketAddr, last: bool, now: Instant) -> Place {
         let connection = self.by_peer.entry(peer).or_insert_with(|| {
             self.count += 1;
@@ -137,8 +137,8 @@ impl<T> Connections<T> {
         }
     }
 
-    /// Notes that the scheduled request of a connection was answered and that the connection stays open. Returns the next request,
-    /// which is the scheduled one from now on; forgets the connection if there is none.
+    /// Records that the scheduled request of a connection was answered and that the connection stays open. Returns the next
+    /// request, which is now the scheduled one. If there is none, forgets the connection.
     pub(super) fn answered(&mut self, peer: SocketAddr, number: u64) -> Option<T> {
         let connection = self.get_mut(peer, number)?;
         let next = connection.waiting.pop_front();
@@ -150,8 +150,8 @@ impl<T> Connections<T> {
         next
     }
 
-    /// Closes a connection: the one with that number, if a number is given. Returns None if there is none, or if it is closed
-    /// already.
+    /// Closes the connection of `peer`, only if it has this `number` if one is given. Returns None if there is no such connection or
+    /// it is closed already.
     pub(super) fn close(&mut self, peer: SocketAddr, number: Option<u64>, now: Instant) -> Option<Closed<T>> {
         self.forget_closed(now);
         let connection = match number {
@@ -175,7 +175,7 @@ impl<T> Connections<T> {
         Some(closed)
     }
 
-    /// The peers that have requests in flight.
+    /// Returns the peers that have requests in flight.
     pub(super) fn busy(&self) -> impl Iterator<Item = SocketAddr> {
         let busy = self.by_peer.iter().filter(|(_, connection)| connection.scheduled);
         busy.map(|(peer, _)| *peer)

@@ -1,4 +1,4 @@
-//! The dispatcher: takes requests off tiny_http, decides what each is answered, and puts it on the schedule.
+//! The dispatcher: takes requests from tiny_http, decides the answer to each, and puts it on the schedule.
 //!
 //! It never writes to a socket, and blocks only to wait for the next request. One dispatcher serves one `tiny_http::Server`,
 //! so that requests of a connection reach the schedule in their order.
@@ -7,29 +7,29 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Request, Server};
 
-use super::endpoint::delay::{Delay, Distribution};
+use super::endpoint::delay::Delay;
+use super::endpoint::query::DELAY_OVERRIDE_MAX;
 use super::endpoint::{self, Answer};
 use super::framing::{UnreadBody, is_unread};
 use super::response::Persistence;
-use super::schedule::{Refused, Schedule, Scheduled};
-use super::{Close, PendingRequests, field_values};
+use super::schedule::{Refused, Scheduled};
+use super::{Close, PendingRequests, Shared, field_values};
 use crate::metrics::{Labels, Status, TraceContext};
 
 /// A request between its arrival and its response.
 pub struct PendingRequest {
-    /// The way to its client.
+    /// Where its response is written.
     pub channel: Channel,
-    /// What it is answered.
+    /// The answer to it.
     pub answer: Answer,
     /// The series that its duration is recorded in.
     pub labels: Labels,
-    /// When it was taken off tiny_http.
+    /// When it was taken from tiny_http.
     pub arrived: Instant,
     /// What its response says about the connection.
     pub persistence: Persistence,
@@ -37,11 +37,11 @@ pub struct PendingRequest {
     pub trace: Option<TraceContext>,
 }
 
-/// The way to a request's client.
+/// Where the response to a request is written.
 pub enum Channel {
-    /// Of a request whose body is read, or that has none.
+    /// If the request has no body, or its body was read.
     Writer(Box<dyn Write + Send>),
-    /// Of one whose body is not read.
+    /// If its body was not read.
     Unread(UnreadBody),
 }
 
@@ -55,63 +55,32 @@ impl PendingRequest {
     }
 }
 
-/// Whether a dispatcher keeps up with what arrives.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// Counts the transitions between waiting (even) and working (odd).
-    transitions: AtomicU64,
-    /// What the last look found.
-    looked_at: AtomicU64,
-}
-
-impl Progress {
-    fn transition(&self) {
-        self.transitions.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns whether the dispatcher has not found its queue empty since the last look.
-    pub(super) fn is_behind(&self) -> bool {
-        let now = self.transitions.load(Ordering::Relaxed);
-        let before = self.looked_at.swap(now, Ordering::Relaxed);
-        now % 2 == 1 && now == before
-    }
-}
-
-/// What every dispatcher needs.
-pub(super) struct Dispatch {
-    pub(super) schedule: Arc<Schedule<PendingRequests>>,
-    pub(super) closes: Sender<Close>,
-    pub(super) draining: Arc<AtomicBool>,
-    pub(super) delay: Distribution,
-    pub(super) error_rate: f64,
-    /// How long a connection may be silent between two requests, at most.
-    pub(super) silence_max: Duration,
-}
+/// How long a connection may stay open after its idle timeout, until the guard has closed it.
+const IDLE_SLACK: Duration = Duration::from_secs(10);
 
 /// The dispatcher of one `tiny_http::Server`.
 pub(super) struct Dispatcher {
-    dispatch: Arc<Dispatch>,
-    progress: Arc<Progress>,
+    shared: Arc<Shared>,
     delay: Delay,
 }
 
 impl Dispatcher {
-    pub(super) fn new(dispatch: Arc<Dispatch>, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Dispatcher {
-            delay: Delay::new(dispatch.delay.clone()),
-            dispatch,
-            progress,
+            delay: Delay::new(shared.delay.clone()),
+            shared,
         }
     }
 
-    /// Takes requests until the server's accept thread has ended. Then calls `on_end`, and takes those of the connections that
-    /// are left, until they have been silent for as long as a connection may be.
+    /// Takes requests until the server's accept thread has ended. Then calls `on_end`, and takes the requests of the remaining
+    /// connections, until none has arrived for longer than a connection may be idle.
     pub(super) fn run(mut self, server: &Server, on_end: impl FnOnce()) {
         while let Ok(Some(request)) = self.next(server, |server| server.recv().map(Some)) {
             self.take(request);
         }
         on_end();
-        let silence_max = self.dispatch.silence_max;
+        let flags = &self.shared.flags;
+        let silence_max = flags.idle_timeout + flags.delay_max.max(DELAY_OVERRIDE_MAX) + IDLE_SLACK;
         while let Ok(Some(request)) = self.next(server, |server| server.recv_timeout(silence_max)) {
             self.take(request);
         }
@@ -125,10 +94,8 @@ impl Dispatcher {
         if let Some(request) = server.try_recv()? {
             return Ok(Some(request));
         }
-        self.progress.transition();
-        let next = receive(server);
-        self.progress.transition();
-        next
+        self.shared.caught_up.store(true, Ordering::Relaxed);
+        receive(server)
     }
 
     fn take(&mut self, request: Request) {
@@ -137,7 +104,7 @@ impl Dispatcher {
         let Some(&peer) = request.remote_addr() else {
             return;
         };
-        let ready = !self.dispatch.draining.load(Ordering::Relaxed);
+        let ready = !self.shared.draining.load(Ordering::Relaxed);
         let (path, answer) = endpoint::route(&request, ready);
         let (status, wait) = self.decide(&answer);
         let connection = ConnectionField::of(&request);
@@ -175,13 +142,13 @@ impl Dispatcher {
         });
     }
 
-    /// Returns the status of an answer and the time that it waits. Draws what the request leaves to chance.
+    /// Returns the status of an answer and its delay, drawn at random where the request does not set them.
     fn decide(&mut self, answer: &Answer) -> (Status, Duration) {
         match *answer {
             Answer::Delayed(overrides) => {
                 let wait = overrides.delay.unwrap_or_else(|| self.delay.draw());
                 let status = overrides.status.unwrap_or_else(|| {
-                    if self.delay.draw_error(self.dispatch.error_rate) {
+                    if self.delay.draw_error(self.shared.flags.error_rate) {
                         Status::INTERNAL_SERVER_ERROR
                     } else {
                         Status::OK
@@ -195,11 +162,11 @@ impl Dispatcher {
         }
     }
 
-    /// Puts a request on the schedule, or what it is answered if it is refused there.
+    /// Puts a request on the schedule. If it is refused there, puts its refusal on the schedule.
     fn push(&self, scheduled: Scheduled<PendingRequests>) {
         let peer = scheduled.peer;
         let now = Instant::now();
-        let refused = match self.dispatch.schedule.push(scheduled, now) {
+        let refused = match self.shared.schedule.push(scheduled, now) {
             Ok(()) => return,
             Err(refused) => refused,
         };
@@ -220,11 +187,11 @@ impl Dispatcher {
         }
     }
 
-    /// Drops a request of a closed connection; a body that is unread goes where it is dropped without harm.
+    /// Drops a request of a closed connection. An unread body is dropped by whoever closes connections, since its drop may block.
     fn discard(&self, peer: SocketAddr, request: Option<PendingRequests>) {
         if let Some(unread_body) = request.and_then(|request| request.into_unread_body()) {
-            // Fails only if nobody closes connections.
-            let _ = self.dispatch.closes.send(Close {
+            // Fails only if there is no guard.
+            let _ = self.shared.closes.send(Close {
                 peer,
                 unread_body: Some(unread_body),
                 lingers: false,
@@ -233,7 +200,7 @@ impl Dispatcher {
     }
 }
 
-/// Makes a refused request one that is answered 503 at once.
+/// Turns a refused request into one that is answered 503 at once.
 fn at_once(mut scheduled: Scheduled<PendingRequests>, now: Instant) -> Scheduled<PendingRequests> {
     scheduled.request.labels.status = Status::SERVICE_UNAVAILABLE;
     scheduled.deadline = now;
@@ -241,11 +208,11 @@ fn at_once(mut scheduled: Scheduled<PendingRequests>, now: Instant) -> Scheduled
     scheduled
 }
 
-/// What the `Connection` field of a request comes to.
+/// What the `Connection` field of a request means for the connection.
 #[derive(Debug, PartialEq, Eq)]
 struct ConnectionField {
     persistence: Persistence,
-    /// Whether tiny_http reads nothing behind the request and closes the connection after its response.
+    /// Whether tiny_http reads nothing after the request and closes the connection after the response.
     closed_by_tiny_http: bool,
 }
 
@@ -255,8 +222,8 @@ impl ConnectionField {
         ConnectionField::new(lines, request.http_version())
     }
 
-    /// The field is a list over all its lines (RFC 9110, section 7.6.1). tiny_http searches the first line for substrings: what
-    /// it does must be announced, whatever the list says.
+    /// The field is a list over all its lines (RFC 9110, section 7.6.1). But tiny_http searches the first line for substrings, and the
+    /// response must announce what tiny_http then does.
     fn new<'a>(lines: impl Iterator<Item = &'a str>, version: &HTTPVersion) -> Self {
         let mut first = None;
         let (mut close, mut keep_alive) = (false, false);

@@ -1,4 +1,4 @@
-//! From SIGTERM to the exit: nothing new is admitted, and everything that was gets its response.
+//! From SIGTERM to the exit: nothing new is admitted, and every admitted request is answered.
 
 use std::io;
 use std::process;
@@ -11,16 +11,16 @@ use signal_hook::iterator::Signals as SignalIterator;
 use super::panics;
 use super::schedule::Schedule;
 
-/// How long connections are still accepted: those that the kernel had completed before the signal.
+/// How long connections are still accepted: the kernel may have completed some before the signal.
 pub(super) const ACCEPT_FOR: Duration = Duration::from_millis(100);
 
-/// How long no request may have arrived before the last one counts as answered: one may be on its way from tiny_http.
+/// How long no request may arrive for all to count as answered: one may be on its way from tiny_http.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// How long what waits at the drain timeout may take to be answered.
+/// How long it may take to answer the requests that still wait at the drain timeout.
 const EXPIRED_MAX: Duration = Duration::from_millis(750);
 
-/// Waits for SIGTERM or SIGINT. A second one, whichever, ends the process at once with 128 and its number.
+/// Waits for SIGTERM or SIGINT. A second signal, either one, exits at once with status 128 plus its number.
 ///
 /// Register early: a process that is PID 1 ignores a signal that it has no handler for.
 pub struct Signals {

@@ -1,11 +1,10 @@
 //! How a request's body is framed, and whether tiny_http has read it.
 //!
-//! tiny_http reads a body of up to 1,024 bytes before it hands the request over. It leaves a longer one, a chunked one and one
-//! that expects to be asked for (`Expect: 100-continue`) to whoever has the request, and cannot parse the next request of the
-//! connection meanwhile. Dropping such a request reads the rest of a body with a length, in the thread that drops it, after
-//! allocating as much; the rest of a chunked one is parsed as the next request. No endpoint takes a body, so one that
-//! is unread is refused and its connection closed. What two parsers could read differently is refused as well (RFC 9112,
-//! section 6.3).
+//! tiny_http reads a body of up to 1,024 bytes before it hands the request over. It does not read a longer one, a chunked one, or one
+//! behind `Expect: 100-continue`, and parses no further request of the connection until the request is dropped. The drop allocates the
+//! whole length and reads the rest of the body, in the thread that drops; the rest of a chunked body is parsed as the next
+//! request. No endpoint takes a body, so an unread one is refused and its connection closed. A framing that two parsers could
+//! read differently is refused as well (RFC 9112, section 6.3).
 
 use std::io::Write;
 
@@ -19,9 +18,9 @@ const READ_BY_TINY_HTTP_MAX: usize = 1024;
 /// The body of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// None, or one that is read.
+    /// There is none, or it was read.
     Complete,
-    /// Well formed, and not read.
+    /// Well formed, but not read.
     Unread,
     /// `Content-Length` is not a number, is given twice, or contradicts `Transfer-Encoding`.
     Malformed,
@@ -37,14 +36,14 @@ pub fn framing(request: &Request) -> Framing {
         (Some(length), None) if length.is_empty() || !length.bytes().all(|digit| digit.is_ascii_digit()) => {
             Framing::Malformed
         }
-        // tiny_http takes one that overflows for none. It is longer than anything that is read.
+        // tiny_http ignores a length that overflows. Such a body is too long to be read.
         (Some(_), None) if request.body_length().is_none() => Framing::Unread,
         (_, None) if is_unread(request) => Framing::Unread,
         _ => Framing::Complete,
     }
 }
 
-/// Returns whether tiny_http has left a body to whoever has the request, by its own rules.
+/// Returns whether tiny_http has left the body unread, by its own rules.
 pub fn is_unread(request: &Request) -> bool {
     let has = |name| field_values(request, name).next().is_some();
     match request.body_length() {
@@ -54,7 +53,7 @@ pub fn is_unread(request: &Request) -> bool {
     }
 }
 
-/// Returns whether tiny_http takes a request for an upgrade, and so leaves all that follows alone, even when it is dropped.
+/// Returns whether tiny_http takes a request for an upgrade. Then it reads nothing that follows, even when the request is dropped.
 fn upgrades(request: &Request) -> bool {
     let first = field_values(request, "Connection").next();
     first.is_some_and(|first| first.to_ascii_lowercase().contains("upgrade"))
@@ -62,10 +61,10 @@ fn upgrades(request: &Request) -> bool {
 
 /// A request whose body is unread. It holds its connection: tiny_http parses nothing behind it.
 ///
-/// It should be dropped after its socket is shut down, when there is nothing left to read: before, the drop blocks until the
-/// client has sent the rest.
+/// Drop it after its socket is shut down, when nothing is left to read. Before that, the drop blocks until the client has sent
+/// the rest.
 pub struct UnreadBody {
-    /// None only while it is taken apart.
+    /// None only during `respond` and `drop`.
     held: Option<Held>,
     /// How much a drop allocates, bytes.
     allocates: usize,
@@ -91,9 +90,9 @@ impl UnreadBody {
 
     /// Writes a response of plain text, without touching the body. The connection must be closed afterwards.
     ///
-    /// Only `upgrade` writes without reading the body first. It adds `Connection: upgrade` and names a protocol to upgrade to,
-    /// which any response may (RFC 9110, section 7.8): the one that is spoken already. It takes neither a `Content-Length` nor a
-    /// `Connection: close`, but writes the value of any other field as it is: so the two go behind that of `Content-Type`.
+    /// Only `upgrade` writes without reading the body first. It adds `Connection: upgrade` and an `Upgrade` field, which any response
+    /// may have (RFC 9110, section 7.8); it names the protocol that is spoken already. `upgrade` drops `Content-Length` and
+    /// `Connection` fields, but copies any other value as it is, so these two lines follow the value of `Content-Type`.
     pub fn respond(&mut self, status: u16, text: &str, head_only: bool) {
         let Some(Held::Request(request)) = self.held.take() else {
             return;
@@ -120,14 +119,14 @@ impl Drop for UnreadBody {
         };
         let release = || match held {
             Held::Stream(stream) => drop(stream),
-            // Dropped whole, it would be answered.
+            // `Request::drop` would answer it.
             Held::Request(request) => drop(request.into_writer()),
         };
         if isize::try_from(self.allocates).is_err() {
-            // No allocation may be that long: it panics before it reads, and releases the connection all the same.
+            // No allocation can be that long: the drop panics before it reads, and still releases the connection.
             panics::expected(release);
         } else if Vec::<u8>::new().try_reserve_exact(self.allocates).is_ok() {
-            // What is allocated is never touched, so it costs addresses, not memory.
+            // The allocation is never touched, so it takes address space, not memory.
             release();
         } else {
             // A failed allocation ends the process, and tiny_http has no other way to release the connection: it leaks.

@@ -18,7 +18,7 @@ const EXIT_STATUS: i32 = 70;
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 thread_local! {
-    /// Whether this thread runs something whose panic means nothing.
+    /// Whether a panic of this thread is expected.
     static EXPECTED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -28,14 +28,14 @@ struct Unreported {
     reported_at: Option<Instant>,
 }
 
-/// Installs the hook that tells the kinds of panic apart.
+/// Installs the panic hook.
 pub fn install() {
     let unreported = Mutex::new(Unreported::default());
     std::panic::set_hook(Box::new(move |info| {
         if EXPECTED.get() {
             return;
         }
-        // Threads of ours are named; tiny_http's are not.
+        // Our threads are named; tiny_http's are not.
         if thread::current().name().is_some() {
             report(format_args!("a part of the server panicked, which ends it: {info}"));
             process::exit(EXIT_STATUS);
@@ -45,7 +45,7 @@ pub fn install() {
 }
 
 fn report_sparingly(unreported: &Mutex<Unreported>, info: &PanicHookInfo<'_>) {
-    // If another thread holds the lock, its line does for both.
+    // If another thread holds the lock, it is reporting already.
     let Ok(mut unreported) = unreported.try_lock() else {
         return;
     };
@@ -63,10 +63,10 @@ fn report_sparingly(unreported: &Mutex<Unreported>, info: &PanicHookInfo<'_>) {
     ));
 }
 
-/// Runs `body`, whose panic means nothing.
+/// Runs `body` and ignores its panic.
 pub(super) fn expected(body: impl FnOnce()) {
     EXPECTED.set(true);
-    // A panic of something that is dropped leaves nothing behind that could be broken.
+    // `body` owns what it drops, so a panic leaves nothing broken behind.
     let _ = catch_unwind(AssertUnwindSafe(body));
     EXPECTED.set(false);
 }

@@ -1,70 +1,53 @@
-//! The responders: threads that take what is due off the schedule, answer it and record how long it took.
+//! The responders: threads that take due requests from the schedule, answer them, and record how long they took.
 //!
-//! A write blocks while its client's socket is full, for at most the listener's write timeout, and a whole response for
-//! at most [`STALL_MAX`]. A client that reads too slowly for that is never written to again. So the pool can be fixed: clients
-//! that do not read hold each responder for a moment only.
+//! A write blocks while the client's socket is full, for at most the listener's write timeout; a whole response, for at most
+//! [`STALL_MAX`]. A client that reads more slowly is never written to again. So a client that does not read blocks a responder
+//! only briefly, and a fixed pool is enough.
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::access_log::{AccessLog, Entry};
+use super::access_log::Entry;
 use super::dispatcher::{Channel, PendingRequest};
 use super::endpoint::{Answer, live_page};
 use super::framing::UnreadBody;
 use super::response::{ALLOW, Persistence, TEXT, fields_of, write_head};
-use super::schedule::{Schedule, Scheduled, Ticket};
-use super::{Close, PendingRequests, panics};
-use crate::metrics::{Method, Metrics, Path, Recorder, Status};
+use super::schedule::{Scheduled, Ticket};
+use super::{Close, PendingRequests, Shared, panics};
+use crate::metrics::{Method, Path, Recorder, Status};
 
-/// Responders: more of them make clients that do not read hold others up less, fewer cost less memory.
+/// The number of responders. With more, clients that do not read delay others less; with fewer, less memory is used.
 const RESPONDERS: usize = 64;
 
-/// How long a response that did not leave in one piece may take from its first piece on.
+/// How long a response may take from its first write on, if one write was not enough.
 const STALL_MAX: Duration = Duration::from_millis(100);
 
-/// What every responder needs.
-pub(super) struct Responders {
-    pub(super) schedule: Arc<Schedule<PendingRequests>>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) closes: Sender<Close>,
-    pub(super) log: Option<Arc<AccessLog>>,
-    pub(super) draining: Arc<AtomicBool>,
-    /// Whether connections may stay open after a response.
-    pub(super) keep_alive: Arc<AtomicBool>,
-    /// The mean number of requests after which a connection is closed; 0 is never.
-    pub(super) requests_per_connection: u32,
-}
-
-impl Responders {
-    /// Starts the threads.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of the system call.
-    pub(super) fn start(self) -> io::Result<()> {
-        let shared = Arc::new(self);
-        for _ in 0..RESPONDERS {
-            let mut responder = Responder {
-                recorder: shared.metrics.recorder(),
-                shared: Arc::clone(&shared),
-                random: fastrand::Rng::new(),
-                head: Vec::new(),
-                body: Vec::new(),
-            };
-            panics::spawn_vital("responder", move || responder.run())?;
-        }
-        Ok(())
+/// Starts the responders.
+///
+/// # Errors
+///
+/// Returns the error of the system call.
+pub(super) fn start(shared: &Arc<Shared>) -> io::Result<()> {
+    for _ in 0..RESPONDERS {
+        let mut responder = Responder {
+            recorder: shared.metrics.recorder(),
+            shared: Arc::clone(shared),
+            random: fastrand::Rng::new(),
+            head: Vec::new(),
+            body: Vec::new(),
+        };
+        panics::spawn_vital("responder", move || responder.run())?;
     }
+    Ok(())
 }
 
 struct Responder {
-    shared: Arc<Responders>,
+    shared: Arc<Shared>,
     recorder: Recorder,
     random: fastrand::Rng,
-    /// The response's head, and then all of it; kept for the next one's.
+    /// The head of the response, and then all of it. Reused.
     head: Vec<u8>,
     body: Vec<u8>,
 }
@@ -74,7 +57,7 @@ enum Outcome {
     KeepOpen,
     Close {
         unread_body: Option<UnreadBody>,
-        /// Whether its client should get to read the response.
+        /// Whether the close lingers.
         lingers: bool,
     },
 }
@@ -88,11 +71,11 @@ impl Responder {
             match self.answer(scheduled, ticket) {
                 Outcome::KeepOpen => answered = Some(ticket),
                 Outcome::Close { unread_body, lingers } => {
-                    // An unread body is the last thing that tiny_http has parsed of its connection, so there is one at most.
+                    // tiny_http parses nothing after an unread body, so there is at most one.
                     let behind = self.shared.schedule.close_after(ticket).into_iter();
                     let unread_body =
                         unread_body.or_else(|| behind.filter_map(|request| request.into_unread_body()).last());
-                    // Fails only if nobody closes connections.
+                    // Fails only if there is no guard.
                     let _ = self.shared.closes.send(Close {
                         peer,
                         unread_body,
@@ -128,27 +111,25 @@ impl Responder {
                 }
             }
             Channel::Writer(mut writer) => {
-                let drawn = !probe
-                    && persistence != Persistence::Close
-                    && self.draws_close()
-                    && self.shared.schedule.close_if_alone(ticket);
-                let closes = last || drawn;
-                let persistence = if closes
-                    || self.shared.draining.load(Ordering::Relaxed)
-                    || !self.shared.keep_alive.load(Ordering::Relaxed)
-                {
+                let keep_alive = self.shared.keep_alive.load(Ordering::Relaxed);
+                let closes = last
+                    || (persistence != Persistence::Close
+                        && (!keep_alive || (!probe && self.draws_close()))
+                        && self.shared.schedule.close_if_alone(ticket));
+                let persistence = if closes || self.shared.draining.load(Ordering::Relaxed) {
                     Persistence::Close
                 } else {
                     persistence
                 };
                 self.compose(&answer, labels.status, arrived, persistence, head_only);
                 match deliver(&mut *writer, &self.head) {
-                    // The next connection from the same port may be here already.
+                    // There may already be another connection from the same port.
                     Err(error) if is_gone(&error) && !closes => Outcome::KeepOpen,
                     Ok(()) if !closes => Outcome::KeepOpen,
                     delivered => Outcome::Close {
                         unread_body: None,
-                        lingers: delivered.is_ok(),
+                        // While descriptors are short, others wait for this one.
+                        lingers: keep_alive && delivered.is_ok(),
                     },
                 }
             }
@@ -168,7 +149,7 @@ impl Responder {
     }
 
     fn draws_close(&mut self) -> bool {
-        let mean = self.shared.requests_per_connection;
+        let mean = self.shared.flags.requests_per_connection;
         mean > 0 && self.random.u32(..mean) == 0
     }
 
@@ -232,9 +213,9 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-/// Writes a response to the end, unless the client reads so slowly that it stalls for [`STALL_MAX`].
+/// Writes a whole response, unless the client reads so slowly that it takes longer than [`STALL_MAX`].
 ///
-/// The socket's timeout alone is not enough: a write that got rid of a single byte within it counts as a success.
+/// The socket's write timeout alone is not enough: a write of a single byte within it is a success.
 fn deliver(writer: &mut dyn Write, response: &[u8]) -> io::Result<()> {
     let mut rest = response;
     let mut stalled_at = None;

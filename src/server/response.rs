@@ -1,5 +1,5 @@
-//! The response's head, written by hand into the responder's buffer: tiny_http's own response keeps the `Connection` field from
-//! us, hides a failed write, and allocates every field.
+//! The response's head, written by hand into the responder's buffer. tiny_http's own response does not let us set `Connection`, hides
+//! a failed write, and allocates every field.
 
 use std::io::Write;
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ pub enum Persistence {
     Default,
     /// `Connection: keep-alive`, which an HTTP/1.0 client asked for.
     KeepAlive,
-    /// `Connection: close`: it is the last response.
+    /// `Connection: close`: this is the last response.
     Close,
 }
 
@@ -29,7 +29,7 @@ pub const ALLOW: (&str, &str) = ("Allow", "GET, HEAD, OPTIONS");
 /// How long a client that was refused should wait, seconds.
 const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 
-/// A scheme without a dialog in browsers.
+/// A scheme for which browsers show no dialog.
 const AUTHENTICATE: (&str, &str) = ("WWW-Authenticate", "Bearer realm=\"httpserver\"");
 
 /// Returns the fields that a response with that status must or should have, whatever endpoint it is from (RFC 9110, section 15;

@@ -1,16 +1,15 @@
-//! The schedule: requests wait here for their deadline, as heap entries, not as threads.
+//! The schedule: requests wait here for their deadline, as entries of a queue, not as threads.
 //!
 //! Invariants:
 //! - At most one request of a connection is in the queue or with a responder (see [`super::connections`]).
 //! - At most one responder, the leader, sleeps until the earliest deadline; the other idle ones sleep until they are woken. The one
 //!   that became idle last is woken first, since its memory is still in the processor's cache.
-//! - A leader that takes a request wakes another responder only if more requests are due. It answers and leads again: so a request
-//!   costs one wake-up. While it answers, nobody leads. If its client does not read, that takes up to the write timeout, and
-//!   the next arrival or the end of that answer sets things going again.
-//! - No socket is touched under the lock, which is held for a few heap steps, or a walk through the queue or the table.
+//! - A leader that takes a request wakes another responder only if more requests are due. It answers, and leads again: a request
+//!   costs one wake-up. Nobody leads while it answers. If its client does not read, that lasts up to the write timeout, unless
+//!   an arrival wakes another responder (see [`OVERDUE_MAX`]).
+//! - No socket is touched under the lock, which is held for a few steps in the queue and the table, or a walk through one of them.
 
-use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -22,18 +21,18 @@ use super::connections::{Closed, Connections, Place};
 /// that do not read.
 const OVERDUE_MAX: Duration = Duration::from_millis(2);
 
-/// A request with the time its response is due.
+/// A request with the deadline of its response.
 #[derive(Debug)]
 pub struct Scheduled<T> {
-    /// Whose request it is.
+    /// The address of its client.
     pub peer: SocketAddr,
     /// When its response is due.
     pub deadline: Instant,
     /// Whether it counts against the limit on delayed requests.
     pub delayed: bool,
-    /// Whether its connection is closed after it.
+    /// Whether its connection is closed after the response.
     pub last: bool,
-    /// What the responder needs.
+    /// The request itself.
     pub request: T,
 }
 
@@ -41,69 +40,38 @@ pub struct Scheduled<T> {
 #[derive(Debug, Clone, Copy)]
 pub struct Ticket {
     peer: SocketAddr,
-    /// The number of its connection: another may have the same peer by the time the response is sent.
+    /// The number of its connection: by the time the response is sent, another may have the same peer.
     connection: u64,
     delayed: bool,
 }
 
-/// Why a request was not admitted; returns it.
+/// Why a request was not admitted, with the request.
 #[derive(Debug)]
 pub enum Refused<T> {
-    /// As many delayed requests as may be are in flight.
+    /// The maximum of delayed requests is in flight.
     Overload(Scheduled<T>),
-    /// Its connection has as many requests in flight as one may have.
+    /// Its connection has the maximum of requests in flight.
     ConnectionFull(Scheduled<T>),
-    /// Its connection gets no more responses. Returns the request if the connection is closed; if it is still closing, keeps
-    /// it and returns the one that was kept before.
+    /// Its connection gets no more responses. Has the request if the connection is closed. If it is still closing, the request is
+    /// kept, and this has the one that was kept before.
     ConnectionClosed(Option<T>),
 }
 
-struct Entry<T> {
-    scheduled: Scheduled<T>,
-    /// Orders entries of one deadline by arrival.
-    sequence: u64,
-    connection: u64,
-}
-
-impl<T> Entry<T> {
-    fn key(&self) -> (Instant, u64) {
-        (self.scheduled.deadline, self.sequence)
-    }
-}
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl<T> Eq for Entry<T> {}
-
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl<T> Ord for Entry<T> {
-    /// The earliest is the greatest: `BinaryHeap` pops the greatest first.
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.key().cmp(&self.key())
-    }
-}
-
 struct State<T> {
-    queue: BinaryHeap<Entry<T>>,
+    /// Keyed by deadline and, for equal deadlines, by order of insertion.
+    queue: BTreeMap<(Instant, u64), (Scheduled<T>, Ticket)>,
     connections: Connections<Scheduled<T>>,
     /// How many requests have arrived.
     arrivals: u64,
-    /// Admitted and not answered.
+    /// How many requests have been inserted into the queue.
+    inserted: u64,
+    /// How many requests are admitted and not answered.
     in_flight: usize,
-    /// Those of them that count against `delayed_max`.
+    /// How many of them count against `delayed_max`.
     delayed: usize,
     /// Whether every deadline counts as passed.
     expired: bool,
-    /// Whether somebody waits for the last response.
+    /// Whether a thread waits for `all_answered`.
     awaited: bool,
     leader: Option<Thread>,
     /// The idle responders that do not lead; the one that became idle last is at the end.
@@ -123,9 +91,10 @@ impl<T> Schedule<T> {
     pub fn new(delayed_max: usize) -> Self {
         Schedule {
             state: Mutex::new(State {
-                queue: BinaryHeap::new(),
+                queue: BTreeMap::new(),
                 connections: Connections::new(),
                 arrivals: 0,
+                inserted: 0,
                 in_flight: 0,
                 delayed: 0,
                 expired: false,
@@ -143,7 +112,7 @@ impl<T> Schedule<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a request, to be answered at its deadline, or once the earlier ones of its connection are.
+    /// Admits a request, to be answered at its deadline and after the earlier ones of its connection.
     ///
     /// # Errors
     ///
@@ -180,7 +149,7 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// Blocks until a request is due. `answered` is the one that the caller has just answered, whose connection stays open.
+    /// Blocks until a request is due. `answered` is the request that the caller has just answered, if its connection stays open.
     pub fn next(&self, answered: Option<Ticket>) -> (Scheduled<T>, Ticket) {
         let this_thread = thread::current();
         let mut state = self.lock();
@@ -189,25 +158,20 @@ impl<T> Schedule<T> {
         }
         loop {
             let now = Instant::now();
-            match state.queue.peek().map(|entry| entry.scheduled.deadline) {
+            match state.earliest_deadline() {
                 Some(deadline) if state.expired || deadline <= now => {
-                    let Some(entry) = state.queue.pop() else { continue };
-                    let more = state.expired || state.queue.peek().is_some_and(|next| next.scheduled.deadline <= now);
+                    let Some((_, next)) = state.queue.pop_first() else {
+                        continue;
+                    };
+                    let more = state
+                        .earliest_deadline()
+                        .is_some_and(|deadline| state.expired || deadline <= now);
                     let woken = if more { state.idle.pop() } else { None };
                     drop(state);
                     if let Some(thread) = woken {
                         thread.unpark();
                     }
-                    let Entry {
-                        scheduled, connection, ..
-                    } = entry;
-                    let (peer, delayed) = (scheduled.peer, scheduled.delayed);
-                    let ticket = Ticket {
-                        peer,
-                        connection,
-                        delayed,
-                    };
-                    return (scheduled, ticket);
+                    return next;
                 }
                 Some(deadline) if state.leader.is_none() => {
                     state.leader = Some(this_thread.clone());
@@ -231,7 +195,7 @@ impl<T> Schedule<T> {
     fn settle(&self, state: &mut State<T>, answered: Ticket, now: Instant) {
         state.count_out(answered.delayed);
         if let Some(mut next) = state.connections.answered(answered.peer, answered.connection) {
-            // Behind what is due already: a connection that pipelines takes turns with the others.
+            // Not before what is due already: a connection that pipelines takes turns with the others.
             next.deadline = next.deadline.max(now);
             state.insert(next, answered.connection);
         }
@@ -246,7 +210,7 @@ impl<T> Schedule<T> {
         self.close_connection(state, answered.peer, Some(answered.connection))
     }
 
-    /// Closes a connection. Returns its requests, which get no response, but for one that a responder is at.
+    /// Closes a connection. Returns its requests, which get no response, except one that a responder is answering.
     pub fn close(&self, peer: SocketAddr) -> Vec<T> {
         self.close_connection(self.lock(), peer, None)
     }
@@ -265,11 +229,10 @@ impl<T> Schedule<T> {
         let mut unanswered = Vec::from(waiting);
         // If the number was given, the scheduled request is with the caller.
         if scheduled && number.is_none() {
-            let (queued, others) = std::mem::take(&mut state.queue)
-                .into_iter()
-                .partition::<Vec<_>, _>(|entry| entry.connection == of_closed);
-            state.queue = BinaryHeap::from(others);
-            unanswered.extend(queued.into_iter().map(|entry| entry.scheduled));
+            let queued = state
+                .queue
+                .extract_if(.., |_, (_, ticket)| ticket.connection == of_closed);
+            unanswered.extend(queued.map(|(_, (scheduled, _))| scheduled));
         }
         for scheduled in &unanswered {
             state.count_out(scheduled.delayed);
@@ -280,12 +243,12 @@ impl<T> Schedule<T> {
         requests.map(|scheduled| scheduled.request).collect()
     }
 
-    /// Closes the connection of a request for those to come, unless others wait behind it. Returns whether it did.
+    /// Refuses further requests of a request's connection, unless some wait behind it already. Returns whether it does.
     pub fn close_if_alone(&self, ticket: Ticket) -> bool {
         self.lock().connections.close_if_alone(ticket.peer, ticket.connection)
     }
 
-    /// Lets every request be answered at once, whatever its deadline, from now on.
+    /// Expires every deadline, also those of requests to come: all are answered at once.
     pub fn expire(&self) {
         let mut state = self.lock();
         state.expired = true;
@@ -296,17 +259,17 @@ impl<T> Schedule<T> {
         }
     }
 
-    /// The number of requests that have arrived so far, refused ones included.
+    /// Returns how many requests have arrived so far, including refused ones.
     pub fn arrivals(&self) -> u64 {
         self.lock().arrivals
     }
 
-    /// The peers of the connections that have requests in flight.
+    /// Returns the peers of the connections that have requests in flight.
     pub fn busy(&self) -> HashSet<SocketAddr> {
         self.lock().connections.busy().collect()
     }
 
-    /// The number of requests that are admitted and not answered.
+    /// Returns how many requests are admitted and not answered.
     pub fn in_flight(&self) -> usize {
         self.lock().in_flight
     }
@@ -315,18 +278,11 @@ impl<T> Schedule<T> {
     pub fn wait_until_all_answered(&self, deadline: Instant) -> bool {
         let mut state = self.lock();
         state.awaited = true;
-        while state.in_flight > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = self
-                .all_answered
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        true
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waited = self
+            .all_answered
+            .wait_timeout_while(state, left, |state| state.in_flight > 0);
+        waited.unwrap_or_else(PoisonError::into_inner).0.in_flight == 0
     }
 
     fn signal_if_all_answered(&self, state: &State<T>) {
@@ -348,22 +304,28 @@ impl<T> State<T> {
     }
 
     fn insert(&mut self, scheduled: Scheduled<T>, connection: u64) {
-        let sequence = self.arrivals;
-        self.queue.push(Entry {
-            scheduled,
-            sequence,
+        let ticket = Ticket {
+            peer: scheduled.peer,
             connection,
-        });
+            delayed: scheduled.delayed,
+        };
+        self.inserted += 1;
+        self.queue
+            .insert((scheduled.deadline, self.inserted), (scheduled, ticket));
     }
 
-    /// Returns the responder that the last arrival concerns: it may be due before all others.
+    fn earliest_deadline(&self) -> Option<Instant> {
+        self.queue.first_key_value().map(|(&(deadline, _), _)| deadline)
+    }
+
+    /// Returns the responder that the last insertion concerns: it may be due before all others.
     fn responder_to_wake(&mut self, now: Instant) -> Option<Thread> {
-        let earliest = self.queue.peek()?;
-        if earliest.sequence == self.arrivals {
+        let (&(deadline, number), _) = self.queue.first_key_value()?;
+        if number == self.inserted {
             let leader = self.leader.clone();
             return leader.or_else(|| self.idle.pop());
         }
-        let stuck = self.leader.is_none() && earliest.scheduled.deadline + OVERDUE_MAX <= now;
+        let stuck = self.leader.is_none() && deadline + OVERDUE_MAX <= now;
         if stuck { self.idle.pop() } else { None }
     }
 }

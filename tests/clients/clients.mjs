@@ -1,4 +1,5 @@
-// Makes requests with one of Node's HTTP clients: clients.mjs CLIENT URL COUNT. Any error or other status than 200 ends it.
+// Sends requests with one of Node's HTTP clients: clients.mjs CLIENT URL COUNT. Fails on any error and any status other
+// than 200.
 import http from "node:http";
 
 const PARALLEL = 10;

@@ -1,4 +1,7 @@
-"""Makes requests with one of Python's HTTP clients: clients.py CLIENT URL COUNT. Any error or other status than 200 ends it."""
+"""Sends requests with one of Python's HTTP clients: clients.py CLIENT URL COUNT.
+
+Fails on any error and any status other than 200.
+"""
 
 import asyncio
 import http.client

@@ -1,4 +1,4 @@
-"""Clients that load the server: `programs/clients`, in a process of its own."""
+"""Clients that load the server: `programs/clients`, in its own process."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from waiting import Failure
 
 
 class Clients:
-    """Running clients; what they saw comes by window."""
+    """Running clients, which report what they measured by window."""
 
     def __init__(self, command, url, keep_alive=0, closing=0):
         self.process = subprocess.Popen(
@@ -19,28 +19,28 @@ class Clients:
         )
 
     def window(self):
-        """What the clients saw since the last window."""
+        """Returns what the clients measured since the last window."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return self._report()
 
     def stop(self):
-        """Ends the clients; what they saw since the last window."""
+        """Stops the clients and returns what they measured since the last window."""
         self.process.stdin.close()
         report = self._report()
         if self.process.wait(timeout=30) != 0:
-            raise Failure("the clients ended with an error")
+            raise Failure("the clients exited with an error")
         return report
 
     def _report(self):
         line = self.process.stdout.readline()
         if not line:
-            raise Failure("the clients ended before they should")
+            raise Failure("the clients exited too early")
         return Seen(**json.loads(line))
 
 
 class Seen:
-    """What clients saw in a window; the names are those of programs/clients/main.go."""
+    """What clients measured in a window, with the names of programs/clients/main.go."""
 
     def __init__(self, answered, lost, retried, errors, seconds, p50, p90, p99, worst):
         self.answered, self.lost, self.retried, self.errors = answered, lost, retried, errors

@@ -1,4 +1,4 @@
-"""The cluster that the steps run on: one that the user names, or the one that was made here. See made.py for the latter."""
+"""The cluster that the steps run on: one that the user names, or one made on this machine, which is in made.py."""
 
 import json
 import os
@@ -13,27 +13,27 @@ from waiting import Failure, wait_for
 ROOT = Path(__file__).resolve().parents[2]
 # The image of the test's own programs.
 TEST_IMAGE = "localhost/httpserver-cluster-test:1"
-# Where the test's own pods run. Not the server's namespace, which must be empty in the end.
+# The namespace of the test's own pods. The server's namespace must be empty in the end.
 CLIENTS_NAMESPACE = "httpserver-test-clients"
 SERVER_NAMESPACE = "httpserver-test"
 
 
 class Cluster:
-    """kubectl, with the server's namespace as the context's; and what of it the steps look at."""
+    """kubectl with the server's namespace in its context, and the queries that the steps need."""
 
     def __init__(self, kubeconfig, folder):
         self.kubeconfig = folder / "kubeconfig"
         self.kubeconfig.write_text(Path(kubeconfig).read_text())
         self.kubeconfig.chmod(0o600)
-        # What the test has created outside of the server's manifests: what `kubectl delete` takes.
+        # Everything that the test has created besides the server's manifests, as arguments of `kubectl delete`.
         self.created = []
 
     def kubectl(self, words, stdin=None):
-        """Runs `kubectl WORDS`; returns what it printed."""
+        """Runs `kubectl WORDS` and returns its standard output."""
         return self.kubectl_result(words, stdin).stdout
 
     def kubectl_result(self, words, stdin=None):
-        """The same, with standard error beside."""
+        """The same, but returns standard error, too."""
         command = ["kubectl", *(shlex.split(words) if isinstance(words, str) else words)]
         result = subprocess.run(
             command,
@@ -49,54 +49,54 @@ class Cluster:
         return result
 
     def get(self, words):
-        """`kubectl get`, as JSON."""
+        """Returns the output of `kubectl get` as JSON."""
         return json.loads(self.kubectl(f"get {words} -o json"))
 
     def create_namespace(self, name, security):
-        """Creates a namespace that enforces a Pod Security Standard, and is deleted in the end."""
+        """Creates a namespace that enforces a Pod Security Standard and is deleted in the end."""
         if self.exists(f"namespace/{name}"):
-            raise Failure(f"the namespace {name} exists: the test deletes it, so it must be the test's own")
+            raise Failure(f"the namespace {name} exists, but the test would delete it, so the test must create it")
         labels = {f"pod-security.kubernetes.io/{mode}": security for mode in ("enforce", "warn")}
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
         self.kubectl("create -f -", json.dumps(namespace))
         self.created.append(f"namespace/{name}")
-        # Pods are refused until there is an account for them.
+        # Pods are rejected until there is a service account for them.
         wait_for("the namespace's service account", 30, lambda: self.exists(f"-n {name} serviceaccount/default"))
 
     def exists(self, words):
         return bool(self.kubectl(f"get {words} --ignore-not-found -o name").strip())
 
     def pods(self):
-        """The server's pods that are not about to end."""
+        """Returns the server's pods that are not terminating."""
         items = self.get(f"pods -n {SERVER_NAMESPACE} -l app.kubernetes.io/component=server")["items"]
         return [Pod(item) for item in items if "deletionTimestamp" not in item["metadata"]]
 
     def ready_pods(self, count, within_s):
-        """Waits until there are so many pods, all of them ready and none about to end; returns them."""
+        """Waits until there are exactly `count` pods, all ready and none terminating, and returns them."""
 
         def settled():
             items = self.get(f"pods -n {SERVER_NAMESPACE} -l app.kubernetes.io/component=server")["items"]
             pods = [Pod(item) for item in items]
-            return pods if len(pods) == count and all(pod.ready and not pod.ending for pod in pods) else None
+            return pods if len(pods) == count and all(pod.ready and not pod.terminating for pod in pods) else None
 
         return wait_for(f"{count} ready pods and no other", within_s, settled)
 
     def metrics(self, pod):
-        """The samples of a pod's exposition, {series: value}."""
-        page = self.kubectl(f"get --raw /api/v1/namespaces/{SERVER_NAMESPACE}/pods/{pod.name}:19004/proxy/metrics")
-        samples = (line.split(" # ")[0].rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+        """Returns the samples of a pod's exposition, {series: value}."""
+        exposition = self.kubectl(f"get --raw /api/v1/namespaces/{SERVER_NAMESPACE}/pods/{pod.name}:19004/proxy/metrics")
+        samples = (line.split(" # ")[0].rsplit(" ", 1) for line in exposition.splitlines() if not line.startswith("#"))
         return {series: float(value) for series, value in samples}
 
     def service_url(self):
-        """The Service by its address."""
+        """Returns the URL of the Service, by its address."""
         return f"http://{self.get('service/httpsvc')['spec']['clusterIP']}/"
 
     def clients(self, url, keep_alive=0, closing=0):
-        """Starts clients, which end with `stop` or with this process."""
+        """Starts clients, which run until `stop` is called or this process exits."""
         return Clients(self.clients_command(), url, keep_alive, closing)
 
     def start_test_pod(self, name, security, spec):
-        """Runs a pod of the test's own image in a namespace of its own."""
+        """Runs a pod of the test's image in its own namespace."""
         self.create_namespace(name, security)
         container = {
             "name": "test",
@@ -115,14 +115,14 @@ class Cluster:
 
 
 class GivenCluster(Cluster):
-    """A cluster of the user's. What the test creates in it is in namespaces of its own, which it deletes."""
+    """The user's cluster. Everything that the test creates in it is in the test's own namespaces, which it deletes."""
 
     def __init__(self, kubeconfig, load_image, folder):
         super().__init__(kubeconfig, folder)
         self.load_image = load_image
 
     def load(self, archive):
-        """Brings an image to the nodes, by the user's command."""
+        """Loads an image onto the nodes with the user's command."""
         subprocess.run([*shlex.split(self.load_image), str(archive)], check=True, stdin=subprocess.DEVNULL, stdout=2)
 
     def prepare(self):
@@ -133,14 +133,14 @@ class GivenCluster(Cluster):
         return f"kubectl --kubeconfig={self.kubeconfig} -n {CLIENTS_NAMESPACE} exec -i test -- /clients".split()
 
     def clients_node(self):
-        """The node that must not be drained, since the clients run on it."""
+        """Returns the node that must not be drained, since the clients run on it."""
         return self.get(f"-n {CLIENTS_NAMESPACE} pod/test")["spec"]["nodeName"]
 
     def provide_metrics(self):
-        """Nothing: who asks for the autoscaler has metrics-server."""
+        """Does nothing: with --with-autoscaler, the cluster must have metrics-server."""
 
     def clean_up(self):
-        """Deletes what the test has created, and waits until it is gone."""
+        """Deletes everything that the test has created, and waits until it is gone."""
         for wait in ("--wait=false", "--timeout=120s"):
             for words in reversed(self.created):
                 try:
@@ -158,14 +158,14 @@ RESTRICTED_CONTAINER = {"allowPrivilegeEscalation": False, "capabilities": {"dro
 
 
 class Pod:
-    """A pod of the server, as of one look."""
+    """A pod of the server, as of one query."""
 
     def __init__(self, item):
         self.name = item["metadata"]["name"]
         self.uid = item["metadata"]["uid"]
         self.node = item["spec"].get("nodeName")
         self.address = item["status"].get("podIP")
-        self.ending = "deletionTimestamp" in item["metadata"]
+        self.terminating = "deletionTimestamp" in item["metadata"]
         conditions = item["status"].get("conditions", [])
         self.ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
         self.restarts = sum(one["restartCount"] for one in item["status"].get("containerStatuses", []))

@@ -1,4 +1,4 @@
-"""etcd, the API server, the controller manager and the scheduler of the made cluster."""
+"""etcd, the API server, the controller manager and the scheduler of the cluster made here."""
 
 import subprocess
 
@@ -12,7 +12,7 @@ DNS = "10.96.0.10"
 
 
 def start_control_plane(keys, folder):
-    """Starts it, and waits until it is ready; returns the administrator's kubeconfig."""
+    """Starts the control plane, waits until it is ready, and returns the administrator's kubeconfig."""
     administrator = keys.kubeconfig("admin", "/O=system:masters/CN=admin")
     names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"]
     addresses = [CONTROL_PLANE, API_AS_A_SERVICE]
@@ -29,7 +29,7 @@ def start_control_plane(keys, folder):
             f"--listen-client-urls={etcd}",
             f"--advertise-client-urls={etcd}",
             f"--listen-peer-urls={peers}",
-            # What is lost in a crash is of no use to anybody.
+            # No one needs the data after a crash.
             "--unsafe-no-fsync",
         ],
     )
@@ -52,7 +52,7 @@ def start_control_plane(keys, folder):
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={keys.path('accounts.pub')}",
             f"--service-account-signing-key-file={keys.path('accounts.key')}",
-            # What metrics-server takes: requests that the API server hands on, to its pods' own addresses.
+            # metrics-server needs the API server to forward requests, to the addresses of its pods.
             f"--requestheader-client-ca-file={keys.path('ca.crt')}",
             "--requestheader-username-headers=X-Remote-User",
             "--requestheader-group-headers=X-Remote-Group",

@@ -1,5 +1,5 @@
-// CoreDNS with the plugins that addons/coredns.yaml names. All of them take the clients of several clouds along, and four
-// times as long to build.
+// CoreDNS with only the plugins that addons/coredns.yaml uses. With all plugins it would include the clients of several
+// clouds and take four times as long to build.
 package main
 
 import (

@@ -1,6 +1,6 @@
-"""The hosts of the made cluster: this network namespace for the control plane, one for each node, a bridge between them.
+"""The hosts of the cluster made here: this network namespace for the control plane, one for each node, a bridge between.
 
-Nothing leads out of them.
+There is no route out of them.
 """
 
 import os
@@ -15,15 +15,15 @@ def ip(*words):
 
 
 class Log:
-    """Where each process writes what it says."""
+    """The folder of the logs, one for each process."""
 
     folder = None
 
 
 def start(name, command):
-    """Starts a process that runs until the namespaces end."""
+    """Starts a process that runs until the namespaces are removed."""
     with open(Log.folder / name, "wb") as log:
-        # A session of its own: Ctrl-C is this program's to handle.
+        # In its own session, so that Ctrl-C reaches only this program.
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
 
@@ -47,21 +47,21 @@ class NodeHost:
             "link set lo up",
             "link set eth0 up",
             f"address add {self.address}/24 dev eth0",
-            # kube-proxy redirects what goes to a Service, but only if there is a route for it.
+            # kube-proxy redirects packets for a Service only if there is a route for them.
             f"route add default via {CONTROL_PLANE}",
         ):
             ip("-n", self.name, *words.split())
         subprocess.run(self.command("sysctl", "-qw", "net.ipv4.ip_forward=1"), check=True)
         ip("route", "add", self.pods, "via", self.address)
 
-    def lead_to(self, other):
+    def add_route_to(self, other):
         """Adds the route to another node's pods."""
         ip("-n", self.name, "route", "add", other.pods, "via", other.address)
 
     def command(self, *words):
-        """A command to be run on this node.
+        """Returns a command that runs on this node.
 
-        Not by `ip netns exec`, which gives each process mounts of its own: containerd would not see the kubelet's.
+        `ip netns exec` would give each process its own mounts, and containerd would not see the kubelet's.
         """
         return ["nsenter", f"--net=/run/netns/{self.name}", *words]
 
@@ -77,5 +77,5 @@ def make(count):
     for node in nodes:
         for other in nodes:
             if other is not node:
-                node.lead_to(other)
+                node.add_route_to(other)
     return nodes

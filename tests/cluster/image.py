@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(archive, name, files, config):
-    """Writes an image (`docker save`'s format) of files, {path in the image: path here}, and a configuration."""
+    """Writes an image in the format of `docker save`, with files {path in the image: path here} and a configuration."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:
         for inside, here in sorted(files.items()):
-            # A library that is a symbolic link becomes the file.
+            # A library that is a symbolic link is replaced by its file.
             entry = tar.gettarinfo(str(Path(here).resolve()), arcname=inside.lstrip("/"))
             entry.uid = entry.gid = 0
             entry.mode = 0o755
@@ -48,7 +48,7 @@ def machine():
 
 
 def server(archive, binary):
-    """The image of the Containerfile's last stage, with a binary that was built as its first stage builds one."""
+    """Writes the image of the Containerfile's last stage, with a binary built in the same way as in its first stage."""
     stage = (ROOT / "Containerfile").read_text().split("FROM scratch", 1)[1]
     word = lambda instruction: re.search(rf"^{instruction} (.+)$", stage, re.MULTILINE).group(1)
     config = {
@@ -61,11 +61,11 @@ def server(archive, binary):
 
 
 def image_in(manifest):
-    """The image that a manifest below yaml/ names."""
+    """Returns the name of the image in a manifest below yaml/."""
     return re.search(r"^ +image: (\S+)$", (ROOT / "yaml" / manifest).read_text(), re.MULTILINE).group(1)
 
 
 def with_libraries(program):
-    """A program and the shared libraries that it is linked with."""
+    """Returns a program and the shared libraries that it is linked with, as files for `write`."""
     listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
     return {path: path for path in [program, *re.findall(r"(/\S+) \(0x", listed)]}

@@ -1,9 +1,9 @@
-"""Namespaces of the test's own, in which everything that it starts lives and with which everything ends.
+"""The test's own namespaces, which contain everything that it starts and clean up after it.
 
-The made cluster runs in new PID, mount and network namespaces. When the first process in them ends, however that comes about,
-the kernel kills every other one (containers and their shims, too), and with the last process go all mounts, interfaces and
-packet filters. Only control groups outlast that, and the process outside removes them; if it is killed by SIGKILL, the next run
-does.
+The cluster made here runs in new PID, mount and network namespaces. When their first process exits for any reason, the
+kernel kills every other one, including containers and their shims. With the last process, all mounts, interfaces and
+packet filters disappear. Only control groups remain. The process outside removes them, or the next run if that process
+is killed by SIGKILL.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from waiting import Failure
 
 CGROUPS = Path("/sys/fs/cgroup")
-# What a kubelet sets for the whole machine, below /proc/sys. It gets files of the test's in their place.
+# The parameters below /proc/sys that a kubelet sets for the whole machine. Inside, files replace them.
 KERNEL_PARAMETERS = [
     "vm/overcommit_memory",
     "kernel/panic",
@@ -25,20 +25,20 @@ KERNEL_PARAMETERS = [
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 ]
-# Killed with this program, and killing what is inside.
+# Is killed when this program is, and then kills everything inside.
 UNSHARE = "setpriv --pdeathsig=KILL unshare --mount --net --pid --fork --kill-child --mount-proc".split()
-# Set inside: the name that the test's control groups begin with.
+# Set only inside: the prefix of the names of the test's control groups.
 NAME_VARIABLE = "HTTPSERVER_CLUSTER_TEST"
 
 
 def name():
-    """The name that the test's control groups begin with; None outside of the namespaces."""
+    """Returns the prefix of the names of the test's control groups, or None outside the namespaces."""
     return os.environ.get(NAME_VARIABLE)
 
 
 def require():
-    """Fails in one line if this machine cannot make the namespaces."""
-    # Root of a user namespace may make namespaces, but kubelets do not come up in them.
+    """Fails with one line if this machine cannot create the namespaces."""
+    # root in a user namespace can create namespaces, but kubelets do not start in them.
     if os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         raise Failure("making a cluster needs root; name one with --kubeconfig instead")
     result = subprocess.run([*UNSHARE, "mount", "-t", "tmpfs", "tmpfs", "/run"], capture_output=True, text=True)
@@ -49,7 +49,7 @@ def require():
 
 
 def run_inside(arguments):
-    """Runs this program in the namespaces; returns its exit status once nothing of it is left."""
+    """Runs this program in the namespaces. Returns its exit status once everything is cleaned up."""
     for left in cgroups("httpserver-cluster-"):
         if not Path("/proc", left.name.split("-")[2]).exists():
             remove_cgroups(left.name)
@@ -60,7 +60,7 @@ def run_inside(arguments):
     try:
         return child.wait()
     finally:
-        # Ctrl-C reaches the child as well: it has a moment to say how far it came.
+        # Ctrl-C reaches the child, too: give it a moment to report how far it came.
         try:
             child.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -70,13 +70,13 @@ def run_inside(arguments):
 
 
 def cgroups(prefix):
-    """The control groups whose names begin so: at the top (version 2), or in each hierarchy (version 1)."""
+    """Returns the control groups with a prefix: at the top (version 2) or in each hierarchy (version 1)."""
     found = [*CGROUPS.glob(f"{prefix}*"), *CGROUPS.glob(f"*/{prefix}*")]
     return [group for group in found if group.is_dir() and not group.parent.is_symlink()]
 
 
 def remove_cgroups(prefix):
-    """Removes control groups with all below them. They are empty once their processes are reaped."""
+    """Removes control groups and everything below them. They are empty once their processes are reaped."""
     for _ in range(50):
         left = [folder for top in cgroups(prefix) for folder, _, _ in os.walk(top, topdown=False)]
         if not left:
@@ -89,7 +89,7 @@ def remove_cgroups(prefix):
 
 
 def furnish():
-    """Inside: gives the namespaces what a machine has, without touching this one's files."""
+    """Sets up the namespaces from inside like a machine, without changing this machine's files."""
     mount = lambda *words: subprocess.run(["mount", *words], check=True)
     # The kubelet's mounts must reach the container runtime.
     mount("--make-rshared", "/")

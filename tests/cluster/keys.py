@@ -1,4 +1,4 @@
-"""The keys of the made cluster, by openssl; and the kubeconfigs that carry them."""
+"""The keys of the cluster made here, created by openssl, and the kubeconfigs that contain them."""
 
 import base64
 import json
@@ -6,14 +6,14 @@ import subprocess
 
 
 class Keys:
-    """A certificate authority and what it signs, in a folder."""
+    """A certificate authority and the certificates that it signs, in a folder."""
 
     def __init__(self, folder, server):
         self.folder = folder
         self.server = server
         folder.mkdir()
         self._openssl(*NEW_KEY, *"-x509 -keyout ca.key -out ca.crt -days 30 -subj /CN=cluster-test".split())
-        # Service accounts' tokens are signed by a key of their own.
+        # Tokens of service accounts are signed with a separate key.
         self._openssl(*"ecparam -name prime256v1 -genkey -noout -out accounts.key".split())
         self._openssl(*"ec -in accounts.key -pubout -out accounts.pub".split())
 
@@ -21,7 +21,7 @@ class Keys:
         return str(self.folder / file)
 
     def issue(self, name, subject, alternative_names="DNS:unused"):
-        """Makes NAME.key and NAME.crt, for a server and a client alike."""
+        """Creates NAME.key and NAME.crt, for both servers and clients."""
         self._openssl(*NEW_KEY, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)
         extensions = f"subjectAltName={alternative_names}\nextendedKeyUsage=serverAuth,clientAuth\n"
         (self.folder / f"{name}.ext").write_text(extensions)
@@ -29,7 +29,7 @@ class Keys:
         self._openssl(*sign.split())
 
     def kubeconfig(self, name, subject, alternative_names="DNS:unused"):
-        """Issues a certificate; returns the path of a kubeconfig with it. (JSON is YAML.)"""
+        """Issues a certificate and returns the path of a kubeconfig with it. It is JSON, which is also YAML."""
         self.issue(name, subject, alternative_names)
         content = lambda file: base64.b64encode((self.folder / file).read_bytes()).decode()
         config = {

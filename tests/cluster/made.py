@@ -1,4 +1,7 @@
-"""A cluster made here: a control plane and two nodes, in namespaces that end with the test. See isolation.py."""
+"""A cluster made on this machine: a control plane and two nodes, in namespaces that exist only during the test.
+
+See isolation.py.
+"""
 
 import hosts
 from cluster import ROOT, Cluster
@@ -41,7 +44,7 @@ class MadeCluster(Cluster):
         return self.nodes[0].host.command("clients")
 
     def clients_node(self):
-        """None: they are no pod, and draining the node whose network they use does not touch them."""
+        """Returns None: the clients are not a pod, and draining the node whose network they use does not affect them."""
 
     def clean_up(self):
-        """Nothing: all of it ends with the namespaces."""
+        """Does nothing: everything disappears with the namespaces."""

@@ -1,4 +1,4 @@
-"""The cluster test's command: flags, preparation, the steps in their order, and how long each took."""
+"""The command of the cluster test: parses flags, prepares, runs the steps in order, and reports how long each took."""
 
 import argparse
 import os
@@ -23,41 +23,44 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "cluster"
 def flags():
     parser = argparse.ArgumentParser(
         prog="tests/cluster/run",
-        description="Does with the server on a Kubernetes cluster what people do with it. Without --kubeconfig it makes a "
-        "cluster of two nodes on this machine (Linux, root), which ends with the test.",
+        description="Uses the server on a Kubernetes cluster as people do. Without --kubeconfig it makes a cluster of "
+        "two nodes on this machine (Linux, root) and removes it afterwards.",
     )
     parser.add_argument("--kubeconfig", metavar="FILE", help="test on this cluster, in namespaces of the test's own")
     parser.add_argument(
         "--load-image",
         metavar="COMMAND",
-        help="brings an image to the nodes of that cluster; an archive's path is added: 'kind load image-archive'",
+        help="loads an image onto the nodes of that cluster, such as 'kind load image-archive'; the path of an archive "
+        "is appended",
     )
     parser.add_argument(
         "--disposable",
         action="store_true",
-        help="that cluster is for tests only: drain a node, kill a process, and create the namespace monitoring",
+        help="that cluster is only for tests: drain a node, kill a process, and create the namespace monitoring",
     )
     parser.add_argument(
-        "--with-autoscaler", action="store_true", help="scale by CPU, too; a cluster that is named has metrics-server"
+        "--with-autoscaler",
+        action="store_true",
+        help="also scale by CPU; a cluster given by --kubeconfig needs metrics-server",
     )
     chosen = parser.parse_args()
     wrong = None
     if bool(chosen.kubeconfig) != bool(chosen.load_image):
-        wrong = "--kubeconfig and --load-image go together"
+        wrong = "--kubeconfig and --load-image need each other"
     elif chosen.disposable and not chosen.kubeconfig:
-        wrong = "--disposable is for a cluster that --kubeconfig names"
+        wrong = "--disposable needs --kubeconfig"
     elif chosen.kubeconfig and not os.access(chosen.kubeconfig, os.R_OK):
-        wrong = f"--kubeconfig {chosen.kubeconfig}: not a file that can be read"
+        wrong = f"--kubeconfig {chosen.kubeconfig}: not a readable file"
     if wrong:
         parser.exit(2, f"tests/cluster/run: {wrong}\n")
     return chosen
 
 
 def prepare(chosen):
-    """Everything that needs the network or the machine's own namespaces."""
+    """Does everything that needs the network or the machine's own namespaces."""
     if chosen.kubeconfig:
         if not shutil.which("kubectl"):
-            raise Failure("missing: kubectl, of a version that suits the cluster")
+            raise Failure("missing: kubectl, in a version that is compatible with the cluster")
         tools.build("test-programs", "httpserver")
     else:
         isolation.require()
@@ -68,7 +71,7 @@ def prepare(chosen):
 
 
 def load_images(cluster, chosen, folder):
-    """Brings the images to the nodes: the server's, the test's, and what a made cluster cannot pull."""
+    """Loads images onto the nodes: the server's, the test's, and those that a cluster made here cannot pull."""
 
     def load(write, *words):
         archive = folder / "image.tar"
@@ -92,7 +95,7 @@ def load_images(cluster, chosen, folder):
 
 
 def run_steps(chosen, folder, logs):
-    """Runs the steps in their order; returns whether all of them passed."""
+    """Runs the steps in order and returns whether all of them passed."""
     began = time.monotonic()
     passed = 0
     cluster = None
@@ -103,7 +106,7 @@ def run_steps(chosen, folder, logs):
             cluster = MadeCluster(folder, logs)
         load_images(cluster, chosen, folder)
         cluster.prepare()
-        print(f"cluster and images are there after {time.monotonic() - began:.1f} s", flush=True)
+        print(f"cluster and images are ready after {time.monotonic() - began:.1f} s", flush=True)
         for step in steps.chosen(cluster, chosen):
             step_began = time.monotonic()
             print(f"\n== {step.__doc__.splitlines()[0]}", flush=True)
@@ -127,7 +130,7 @@ def run_steps(chosen, folder, logs):
 
 
 def describe(cluster, logs):
-    """Writes what the cluster is like beside its programs' logs."""
+    """Writes the state of the cluster beside the logs of its programs."""
     for words in ("get all -A -o wide", "get events -A --sort-by=.lastTimestamp", "describe pods -A"):
         try:
             (logs / f"kubectl-{words.split()[1]}").write_text(cluster.kubectl(words))
@@ -149,7 +152,7 @@ def main():
         isolation.furnish()
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir(parents=True)
-        # Below /run, which is the namespaces' own and in memory: it ends with them.
+        # Below /run, which is in memory and disappears with the namespaces.
         folder = Path("/run/cluster")
         folder.mkdir()
         return 0 if run_steps(chosen, folder, logs) else 1

@@ -1,4 +1,4 @@
-"""A node of the made cluster: containerd, kubelet and kube-proxy on a host of its own."""
+"""A node of the cluster made here: containerd, kubelet and kube-proxy on their own host."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from cluster import TEST_IMAGE
 from control_plane import DNS
 from waiting import wait_for
 
-# Where Debian puts them, and where Kubernetes' own packages do.
+# The folder of Debian's packages, and that of Kubernetes's own.
 CNI_PLUGINS = ["/usr/lib/cni", "/opt/cni/bin"]
 
 
 class Node:
-    """A node that is starting; the API server knows when it is ready."""
+    """A node that has been started. The API server reports when it is ready."""
 
     def __init__(self, host, keys, folder):
         self.host = host
@@ -27,7 +27,7 @@ class Node:
         self._start_kube_proxy(keys)
 
     def load(self, archive):
-        """Brings an image to the node."""
+        """Loads an image onto the node."""
         self._ctr("images", "import", "--no-unpack", str(archive)).check_returncode()
 
     def _ctr(self, *words):
@@ -39,8 +39,8 @@ class Node:
         plugins = next(folder for folder in CNI_PLUGINS if os.path.exists(f"{folder}/ptp"))
         network = self.folder / "network"
         network.mkdir()
-        # Not the bridge plugin: without br_netfilter an answer between two pods of a node would bypass the translation of
-        # addresses by which it came.
+        # Not the bridge plugin: without br_netfilter, a response between two pods of a node would bypass the address
+        # translation of its request.
         address_management = {
             "type": "host-local",
             "dataDir": f"{self.folder}/addresses",
@@ -54,7 +54,7 @@ class Node:
         }
         (network / "pods.conflist").write_text(json.dumps(pods))
         config = self.folder / "containerd.toml"
-        # restrict_oom_score_adj: for machines that withhold CAP_SYS_RESOURCE.
+        # restrict_oom_score_adj is for machines without CAP_SYS_RESOURCE.
         config.write_text(f"""
             version = 2
             root = "{self.folder}/containerd"
@@ -100,7 +100,7 @@ class Node:
             "podLogsDir": f"{self.folder}/pod-logs",
             "volumePluginDir": f"{self.folder}/volume-plugins",
             "healthzPort": 0,
-            # A disk that is nearly full is the machine's affair.
+            # Do not evict pods because the machine's disk is nearly full.
             "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
             "imageGCHighThresholdPercent": 100,
         }
@@ -124,7 +124,7 @@ class Node:
             "clientConnection": {"kubeconfig": keys.kubeconfig(f"proxy-{self.host.name}", "/CN=system:kube-proxy")},
             "hostnameOverride": self.host.name,
             "clusterCIDR": "10.244.0.0/16",
-            # Otherwise it would set the machine's own limit.
+            # 0 keeps kube-proxy from setting the machine's own limit.
             "conntrack": {"maxPerCore": 0},
         }
         path = self.folder / "kube-proxy.json"
@@ -133,7 +133,7 @@ class Node:
 
 
 def make_cgroups(node):
-    """Makes the control groups that the node's pods go below, in each hierarchy if there are several (version 1)."""
+    """Creates the control groups above those of the node's pods, in each hierarchy if there are several (version 1)."""
     name = f"{isolation.name()}-{node}"
     if (isolation.CGROUPS / "cgroup.controllers").exists():
         (isolation.CGROUPS / name).mkdir()
@@ -143,7 +143,7 @@ def make_cgroups(node):
             continue
         group = hierarchy / name
         group.mkdir()
-        # A new cpuset is empty, and no process can enter it.
+        # A new cpuset is empty, and processes can enter it only once it is not.
         for file in ("cpuset.cpus", "cpuset.mems"):
             if (hierarchy / file).exists():
                 (group / file).write_text((hierarchy / file).read_text())

@@ -1,4 +1,4 @@
-"""What must hold, in the order in which it is tried. Each step yields what it measured."""
+"""The steps of the test, in order. Each one checks a promise and yields what it measured."""
 
 import subprocess
 import time
@@ -7,7 +7,7 @@ from cluster import ROOT, SERVER_NAMESPACE
 from prometheus import Dashboard, Prometheus
 from waiting import Failure, wait_for
 
-# What the README says that people should do.
+# The commands that the README tells people to run.
 APPLY = "kubectl apply -f yaml/"
 DELETE = "kubectl delete -f yaml/"
 APPLY_PROMETHEUS = [
@@ -19,14 +19,15 @@ APPLY_PROMETHEUS = [
 LOAD = "kubectl apply -f yaml/monitoring/load.yaml"
 
 READY_WITHIN_S = 30
-WORST_ANSWER_S = 3
+WORST_LATENCY_S = 3
 QUANTILE_TOLERANCE = 0.05
-# Of a pod's own share of the clients, once clients have had time to spread over new pods.
+# The smallest part of its equal share of the clients that a pod must have, once they have had time to spread to new
+# pods.
 FAIR_SHARE = 0.5
 SPREAD_WITHIN_S = 150
 QUANTILES_OVER_S = 120
 READY_AFTER_KILL_S = 10
-# Requests a second of yaml/monitoring/load.yaml.
+# The requests a second of yaml/monitoring/load.yaml, at least and at most.
 LOAD_RATE = (15, 25)
 
 ANSWERED = 'http_request_duration_seconds_count{method="GET",path="/",status="200"}'
@@ -34,7 +35,7 @@ IN_FLIGHT = "http_requests_in_flight"
 
 
 def chosen(cluster, flags):
-    """The steps for this cluster."""
+    """Yields the steps for this cluster."""
     run = Steps(cluster)
     made = not flags.kubeconfig
     may_disturb = made or flags.disposable
@@ -59,9 +60,9 @@ def chosen(cluster, flags):
 
 
 def readme(command):
-    """The words of a kubectl command, which must stand in the README as it is done here."""
+    """Returns the arguments of a kubectl command. Fails if the README does not contain exactly this command."""
     if command not in (ROOT / "README.md").read_text():
-        raise Failure(f"the README does not say `{command}`")
+        raise Failure(f"the README does not contain `{command}`")
     return command.removeprefix("kubectl ")
 
 
@@ -79,13 +80,13 @@ class Steps:
 
     def serve_both_families(self):
         """the server without flags answers on [::1] and 127.0.0.1"""
-        # In a network of its own, where its port is free.
+        # In a separate network, where the port is free.
         server = subprocess.Popen(["unshare", "--net", "sh", "-c", "ip link set lo up && exec httpserver"])
         try:
             enter = ["nsenter", f"--net=/proc/{server.pid}/ns/net"]
             for address in ("[::1]", "127.0.0.1"):
                 get = [*enter, "curl", "--silent", "--fail", "--max-time", "5", f"http://{address}:19004/healthz"]
-                wait_for(f"an answer on {address}", 5, lambda get=get: succeeds(get))
+                wait_for(f"a response on {address}", 5, lambda get=get: succeeds(get))
                 yield f"answers on {address}"
         finally:
             server.kill()
@@ -98,31 +99,31 @@ class Steps:
         self.applied = began = time.monotonic()
         applied = self.cluster.kubectl_result(readme(APPLY))
         if applied.stderr:
-            raise Failure(f"`{APPLY}` warns: {applied.stderr.strip()}")
+            raise Failure(f"`{APPLY}` prints a warning: {applied.stderr.strip()}")
         self.cluster.kubectl(f"rollout status deployment/httpserver --timeout={READY_WITHIN_S}s")
         took = time.monotonic() - began
         yield f"ready after {took:.1f} s"
         if took > READY_WITHIN_S:
-            raise Failure(f"more than {READY_WITHIN_S} s")
+            raise Failure(f"not ready within {READY_WITHIN_S} s")
 
     def raise_to_minimum(self):
-        """the autoscaler raises the one pod to its minimum of two"""
+        """the autoscaler scales from one pod to its minimum of two"""
         self.cluster.ready_pods(2, within_s=60)
-        yield f"{time.monotonic() - self.applied:.1f} s after the manifests were applied, at most"
-        # The steps scale by hand. An autoscaler that sees the pods' CPU would take back what they add.
+        yield f"at most {time.monotonic() - self.applied:.1f} s after the manifests were applied"
+        # The steps scale by hand. An autoscaler that knows the pods' CPU would undo that.
         no_fewer = '{"spec": {"behavior": {"scaleDown": {"selectPolicy": "Disabled"}}}}'
         self.cluster.kubectl(["patch", "horizontalpodautoscaler/httpserver", "--patch", no_fewer])
 
     def deploy_prometheus(self):
-        """Prometheus as the README says: it discovers each pod by its annotations"""
+        """Prometheus, deployed as the README says, discovers each pod by its annotations"""
         if self.cluster.exists("namespace/monitoring"):
-            raise Failure("the namespace monitoring exists: the test deletes it, so it must be the test's own")
+            raise Failure("the namespace monitoring exists, but the test would delete it, so the test must create it")
         self.cluster.created.append("-f yaml/monitoring/namespace.yaml -f yaml/monitoring/prometheus/")
         for command in APPLY_PROMETHEUS:
             self.cluster.kubectl(readme(command))
         wait_for("the pods to be scraped", 60, self._scrapes_each_pod, every_s=1)
         version = self.prometheus.api("status/buildinfo")["version"]
-        yield f"Prometheus {version} has each pod up"
+        yield f"Prometheus {version} scrapes each pod"
 
     def _scrapes_each_pod(self):
         up = self.prometheus.query(f'up{{namespace="{SERVER_NAMESPACE}"}}')
@@ -130,60 +131,60 @@ class Steps:
         return names == sorted(pod.name for pod in self.cluster.pods())
 
     def disrupt(self):
-        """300 clients through two rolling restarts, a drained node, and scaling 2, 5, 1, 2"""
+        """300 clients lose nothing in two rolling restarts, a node's drain, and scaling to 5, 1 and 2"""
         kubectl = self.cluster.kubectl
         clients = self.cluster.clients(self.cluster.service_url(), keep_alive=150, closing=150)
         time.sleep(3)
         for attempt in ("first", "second"):
             kubectl("rollout restart deployment/httpserver")
             kubectl("rollout status deployment/httpserver --timeout=120s")
-            # The old ones have yet to end.
+            # The old pods are still terminating.
             self.cluster.ready_pods(2, within_s=60)
-            yield self._so_far(clients, f"{attempt} rolling restart")
+            yield self._check_window(clients, f"{attempt} rolling restart")
         node = self._node_to_drain()
         if node:
             kubectl(f"drain {node} --ignore-daemonsets --delete-emptydir-data --timeout=120s")
             kubectl(f"uncordon {node}")
             self.cluster.ready_pods(2, within_s=60)
-            yield self._so_far(clients, f"{node} drained and uncordoned")
+            yield self._check_window(clients, f"{node} drained and uncordoned")
         else:
-            yield "no node drained: none but the clients' own has a pod of the server, or it may not be drained"
+            yield "no node drained: only the clients' node has a pod of the server, or draining is not allowed"
         kubectl("scale deployment/httpserver --replicas=5")
         self.cluster.ready_pods(5, within_s=60)
-        yield self._so_far(clients, "scaled to 5")
+        yield self._check_window(clients, "scaled to 5")
         kubectl("scale deployment/httpserver --replicas=1")
-        # The autoscaler may have raised it to two by now.
-        wait_for("pods to end", 60, lambda: len(self._all_pods()) <= 2)
-        yield self._so_far(clients, "scaled to 1")
+        # The autoscaler may have scaled to two again by now.
+        wait_for("pods to terminate", 60, lambda: len(self._all_pods()) <= 2)
+        yield self._check_window(clients, "scaled to 1")
         kubectl("scale deployment/httpserver --replicas=2")
         self.cluster.ready_pods(2, within_s=60)
-        yield self._so_far(clients, "scaled to 2")
+        yield self._check_window(clients, "scaled to 2")
         self._require_good(clients.stop())
 
     def _all_pods(self):
         return self.cluster.get(f"pods -n {SERVER_NAMESPACE} -l app.kubernetes.io/component=server")["items"]
 
     def _node_to_drain(self):
-        """The node with the most pods of the server, unless the clients' pod is there."""
+        """Returns the node with the most pods of the server, except the clients' node, or None."""
         nodes = [pod.node for pod in self.cluster.pods() if pod.node != self.cluster.clients_node()]
         return max(nodes, key=nodes.count) if nodes and self.may_drain else None
 
-    def _so_far(self, clients, what):
+    def _check_window(self, clients, what):
         seen = clients.window()
         self._require_good(seen)
         return f"{what}: {seen}"
 
     def _require_good(self, seen):
         seen.require_all_answered()
-        if seen.worst > WORST_ANSWER_S:
-            raise Failure(f"an answer after {seen.worst:.3f} s, more than {WORST_ANSWER_S} s")
+        if seen.worst > WORST_LATENCY_S:
+            raise Failure(f"a response after {seen.worst:.3f} s, more than {WORST_LATENCY_S} s")
 
     def scale_out(self):
-        """scaled from 2 to 4 under 400 keep-alive clients: new pods get their share"""
-        # The nodes have yet to learn of the last pod, or nearly all clients would begin at the other.
+        """new pods get their share when scaled from 2 to 4 under 400 keep-alive clients"""
+        # The nodes may not know the last pod yet, and nearly all clients would start on the other.
         time.sleep(3)
         clients = self.cluster.clients(self.cluster.service_url(), keep_alive=400)
-        # So that the dashboard's panels of errors have some to show.
+        # Some errors for the dashboard's panels of errors.
         errors = self.cluster.clients(self.cluster.service_url() + "?status=503", keep_alive=1)
         old = {pod.name for pod in self.cluster.pods()}
         time.sleep(5)
@@ -200,33 +201,33 @@ class Steps:
         yield str(seen)
         share = sum(in_flight.values()) / len(pods)
         for name, count in sorted(in_flight.items()):
-            yield f"{name}, {'there before' if name in old else 'new'}: {count:.0f} in flight"
+            yield f"{name}, {'old' if name in old else 'new'}: {count:.0f} in flight"
         for name, count in in_flight.items():
             if name not in old and count < FAIR_SHARE * share:
-                raise Failure(f"{name} has {count:.0f} in flight, less than half of its share of {share:.0f}")
+                raise Failure(f"{name} has {count:.0f} in flight, less than half of an equal share of {share:.0f}")
         clients.stop()
         errors.stop()
 
     def measure_in_prometheus(self):
-        """p50, p90 and p99 within 5 % of the clients' own, healthy rules, a dashboard whose queries answer"""
+        """p50, p90 and p99 are within 5 % of the clients' own, rules are healthy, and dashboard queries return data"""
         seen, ended = self.seen_over_window
         selector = f'namespace="{SERVER_NAMESPACE}",path="/",status="200"'
         for q, measured in seen.quantiles.items():
             buckets = f"http_request_duration_seconds_bucket{{{selector}}}[{QUANTILES_OVER_S}s] @ {ended:.3f}"
-            answer = self.prometheus.value(f"histogram_quantile({q}, sum by (le) (rate({buckets})))")
-            yield f"p{100 * q:.0f}: {answer:.3f} s by PromQL, {measured:.3f} s at the clients"
-            if abs(answer / measured - 1) > QUANTILE_TOLERANCE:
+            result = self.prometheus.value(f"histogram_quantile({q}, sum by (le) (rate({buckets})))")
+            yield f"p{100 * q:.0f}: {result:.3f} s by PromQL, {measured:.3f} s by the clients"
+            if abs(result / measured - 1) > QUANTILE_TOLERANCE:
                 raise Failure(f"more than {QUANTILE_TOLERANCE:.0%} apart")
         rules = [rule for group in self.prometheus.api("rules")["groups"] for rule in group["rules"]]
         for rule in rules:
             if rule["health"] != "ok":
                 raise Failure(f"{rule['name']}: {rule['health']}: {rule.get('lastError')}")
         yield f"{len(rules)} rules healthy"
-        answers = list(Dashboard(self.prometheus).answers())
-        for title, query, count in answers:
+        results = list(Dashboard(self.prometheus).results())
+        for title, query, count in results:
             if count == 0:
-                raise Failure(f"the panel {title} has nothing to show for {query}")
-        yield f"{len(answers)} queries of the dashboard answered"
+                raise Failure(f"{query} of the panel {title} returns nothing")
+        yield f"{len(results)} queries of the dashboard return data"
 
     def load(self):
         """the load generator sends 15 to 25 requests a second, spread over the pods"""
@@ -243,23 +244,23 @@ class Steps:
         total = sum(rates.values())
         yield f"{total:.1f} requests a second: {', '.join(f'{rate:.1f}' for rate in rates.values())}"
         if not LOAD_RATE[0] <= total <= LOAD_RATE[1]:
-            raise Failure(f"not {LOAD_RATE[0]} to {LOAD_RATE[1]}")
+            raise Failure(f"not between {LOAD_RATE[0]} and {LOAD_RATE[1]}")
         if min(rates.values()) < FAIR_SHARE * total / len(pods):
-            raise Failure("a pod has less than half of its share")
+            raise Failure("a pod has less than half of an equal share")
         self.cluster.kubectl("delete -f yaml/monitoring/load.yaml")
 
     def apply_again(self):
-        """applied again while scaled to 4: still 4, and no pod restarted"""
+        """applying again while scaled to 4 keeps all 4 pods and restarts none"""
         before = self.cluster.ready_pods(4, within_s=5)
         self.cluster.kubectl(readme(APPLY))
         # Longer than the autoscaler and the Deployment's controller need to act.
         time.sleep(20)
         after = self.cluster.ready_pods(4, within_s=5)
         if {(pod.uid, pod.restarts) for pod in before} != {(pod.uid, pod.restarts) for pod in after}:
-            raise Failure("other pods than before, or restarted ones")
+            raise Failure("pods were replaced or restarted")
 
     def kill(self):
-        """one pod's process killed under load: ready again in 10 s, the others lose nothing, rates show no spike"""
+        """a pod whose process is killed under load is ready in 10 s, the others lose nothing, and rates have no spike"""
         clients_each = 100
         victim, other = self.cluster.pods()[:2]
         self._start_killer(victim.node)
@@ -276,7 +277,7 @@ class Steps:
 
         wait_for("the killed pod to be ready again", READY_AFTER_KILL_S, restarted)
         yield f"ready again after {time.time() - killed:.1f} s"
-        # Two scrapes of the new process.
+        # Wait for two scrapes of the new process.
         time.sleep(32)
         seen = at_other.stop()
         yield f"clients of another pod: {seen}"
@@ -286,19 +287,19 @@ class Steps:
         highest = max(self.prometheus.range(rate, killed, time.time(), 5))
         yield f"rate over the kill: at most {highest:.0f} requests a second, by {clients_each} clients"
         if highest > 1.5 * clients_each:
-            raise Failure("a spike")
+            raise Failure("the rate has a spike")
 
     def _start_killer(self, node):
-        """A pod that sees the processes of a node, and may kill them."""
+        """Starts a pod that sees the processes of a node and may kill them."""
         spec = {"nodeName": node, "hostPID": True, "container": {"securityContext": {"privileged": True}}}
         self.cluster.start_test_pod(KILLER, "privileged", spec)
 
     def scale_by_cpu(self):
-        """the autoscaler on CPU scales out under 1,500 clients, which lose nothing"""
+        """the autoscaler scales out by CPU under 1,500 clients, which lose nothing"""
         self.cluster.provide_metrics()
         self.cluster.kubectl("scale deployment/httpserver --replicas=2")
         self.cluster.ready_pods(2, within_s=60)
-        wait_for("the autoscaler to see the pods' CPU", 120, self._cpu_is_known, every_s=1)
+        wait_for("the autoscaler to know the pods' CPU", 120, self._cpu_is_known, every_s=1)
         clients = self.cluster.clients(self.cluster.service_url(), keep_alive=1500)
         began = time.monotonic()
         wait_for("more pods", 180, lambda: len([pod for pod in self.cluster.pods() if pod.ready]) > 2, every_s=1)
@@ -315,14 +316,14 @@ class Steps:
         """`kubectl delete -f yaml/` leaves nothing in the namespace"""
         self.cluster.kubectl(readme(DELETE))
         kinds = set(self.cluster.kubectl("api-resources --namespaced --verbs=list -o name").split())
-        # What happened is no object of anybody's; metrics are none at all.
+        # Events do not belong to the deployment, and metrics are not stored objects.
         kinds -= {"events", "events.events.k8s.io", "pods.metrics.k8s.io"}
         every_kind = ",".join(sorted(kinds))
         # Every namespace has these.
-        given = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+        built_in = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 
         def left():
-            return set(self.cluster.kubectl(f"get {every_kind} -o name --ignore-not-found").split()) - given
+            return set(self.cluster.kubectl(f"get {every_kind} -o name --ignore-not-found").split()) - built_in
 
         began = time.monotonic()
         wait_for("the namespace to be empty", 60, lambda: not left())

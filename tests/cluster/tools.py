@@ -1,4 +1,4 @@
-"""The programs that the test needs: Debian's, installed if they are missing, and those that `build` builds."""
+"""The programs that the test needs: Debian's, which are installed if missing, and those that `build` builds."""
 
 import os
 import shutil
@@ -27,20 +27,20 @@ FOR_A_MADE_CLUSTER = {
 
 
 def install(programs):
-    """Installs what is missing, or fails in one line."""
+    """Installs missing programs, or fails with one line."""
     missing = {package for program, package in programs.items() if not shutil.which(program)}
     if not missing:
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise Failure(f"missing, to be installed by root: {' '.join(sorted(missing))}")
+        raise Failure(f"missing packages, which root must install: {' '.join(sorted(missing))}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for words in ("update", "install -y --no-install-recommends " + " ".join(sorted(missing))):
         subprocess.run(["apt-get", "-qq", *words.split()], check=True, env=environment, stdout=2)
 
 
 def build(*what):
-    """Builds what is not in the cache, and puts it first on the PATH."""
+    """Builds the programs that are not in the cache, and puts all of them first on the PATH."""
     result = subprocess.run([BUILD, *what], stdout=subprocess.PIPE, text=True)
     if result.returncode != 0:
-        raise Failure(f"cannot be built: {' '.join(what)}")
+        raise Failure(f"cannot build {' '.join(what)}")
     os.environ["PATH"] = f"{result.stdout.strip()}:{os.environ['PATH']}"

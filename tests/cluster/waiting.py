@@ -4,11 +4,11 @@ import time
 
 
 class Failure(Exception):
-    """A promise that does not hold, or a cluster that cannot be had."""
+    """A promise does not hold, or a cluster is not available."""
 
 
 def wait_for(what, within_s, condition, every_s=0.25):
-    """Calls `condition` until what it returns is true, and returns that."""
+    """Calls `condition` until it returns a true value, and returns that value."""
     deadline = time.monotonic() + within_s
     while True:
         met = condition()

@@ -1,4 +1,4 @@
-//! dashboard.json, as far as the tests read it.
+//! The parts of dashboard.json that the tests use.
 
 use std::collections::HashSet;
 
@@ -6,15 +6,15 @@ use serde_json::Value;
 
 pub struct Board {
     pub json: Value,
-    /// Panels that show when the dashboard opens.
+    /// The panels that are visible when the dashboard opens.
     pub story: Vec<Panel>,
-    /// Collapsed rows.
+    /// The collapsed rows.
     pub rows: Vec<Row>,
-    /// Query variables, in their order.
+    /// The query variables, in order.
     pub variables: Vec<Variable>,
     /// The choices of the variable *Scrape interval*.
     pub scrape_intervals: Vec<String>,
-    /// The uids of all data sources that are named anywhere.
+    /// The uids of all data sources that occur anywhere.
     pub data_sources: HashSet<String>,
 }
 
@@ -34,7 +34,7 @@ pub struct Panel {
     pub title: String,
     pub description: String,
     pub unit: Option<String>,
-    /// What the panel shows if its queries find nothing.
+    /// The text that the panel shows if its queries return nothing.
     pub empty_state: Option<String>,
     pub x: u64,
     pub y: u64,
@@ -46,7 +46,7 @@ pub struct Panel {
 pub struct Query {
     pub expression: String,
     pub instant: bool,
-    /// What Grafana calls Min step.
+    /// "Min step" in Grafana.
     pub interval: String,
 }
 
@@ -91,7 +91,7 @@ impl Board {
         board
     }
 
-    /// Every panel that shows something.
+    /// Returns every panel, except the headings of rows.
     pub fn panels(&self) -> impl Iterator<Item = &Panel> {
         self.story.iter().chain(self.rows.iter().flat_map(|row| &row.panels))
     }

@@ -1,4 +1,5 @@
-//! What Grafana does with the dashboard: it offers choices for the variables, fills them in, and queries Prometheus.
+//! Does with the dashboard what Grafana does: offers values for the variables, interpolates them, and queries
+//! Prometheus.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +8,25 @@ use serde_json::Value;
 use crate::board::{Board, Panel, Query};
 use crate::support::prometheus::{Prometheus, percent_encoded};
 
-/// What a person chose in the variables, *Instance* excepted: all that it offers.
+/// The values that a user chose for the variables. For *Instance* it is always all that are offered.
 pub type Choice = BTreeMap<&'static str, &'static str>;
 
-/// A dashboard that is open.
+/// An open dashboard.
 pub struct Grafana<'a> {
     prometheus: &'a Prometheus,
     board: &'a Board,
-    /// The variables' values, as they are filled in.
+    /// The values of the variables, as interpolated.
     values: BTreeMap<String, String>,
-    /// The choice of *Scrape interval*.
+    /// The chosen *Scrape interval*.
     scrape_interval_s: u64,
-    /// The shown time: its length and its end, in seconds since the epoch.
+    /// The time range: its length, and its end in Unix time.
     range_s: u64,
     end_s: f64,
 }
 
-/// The answer to one query of one panel.
+/// The result of one query of one panel.
 #[derive(Debug)]
-pub struct Answer {
+pub struct QueryResult {
     pub panel: String,
     pub query: String,
     pub series: Vec<Series>,
@@ -77,33 +78,36 @@ impl<'a> Grafana<'a> {
         grafana
     }
 
-    /// The time between two points of a panel that is 1,000 points wide at most: no less than the query's Min step.
+    /// Returns the time between two points of a panel of at most 1,000 points. It is not below the query's Min step.
     fn interval_s(&self) -> u64 {
         self.scrape_interval_s.max(self.range_s / 1000)
     }
 
-    /// A query with its variables filled in. `$__rate_interval` is as Grafana documents it, with the Min step as the scrape
-    /// interval.
-    fn filled_in(&self, query: &str) -> String {
+    /// Returns a query with its variables interpolated. `$__rate_interval` is computed as Grafana documents it, with
+    /// the Min step as the scrape interval.
+    fn interpolated(&self, query: &str) -> String {
         let rate_interval_s = (self.interval_s() + self.scrape_interval_s).max(4 * self.scrape_interval_s);
-        let mut filled = query
+        let mut interpolated = query
             .replace("$__rate_interval", &format!("{rate_interval_s}s"))
             .replace("$__range", &format!("{}s", self.range_s));
         for (name, value) in &self.values {
-            filled = filled.replace(&format!("${name}"), value);
+            interpolated = interpolated.replace(&format!("${name}"), value);
         }
-        assert!(!filled.contains('$'), "a variable that nothing fills: {filled}");
-        filled
+        assert!(
+            !interpolated.contains('$'),
+            "a variable without a value: {interpolated}"
+        );
+        interpolated
     }
 
-    /// What a variable offers.
+    /// Returns the values that a variable offers.
     pub fn offered(&self, name: &str) -> Vec<String> {
         let variable = self.board.variables.iter().find(|variable| variable.name == name);
         let variable = variable.expect(name);
-        let query = self.filled_in(&variable.query);
+        let query = self.interpolated(&variable.query);
         let inside = |function: &str| query.strip_prefix(function)?.strip_prefix('(')?.strip_suffix(')');
         if let Some(query) = inside("query_result") {
-            // Each series as text, out of which the variable's regular expression takes a label.
+            // The variable's regular expression extracts a label from each series, given as text.
             let label = variable
                 .regex
                 .strip_prefix('/')
@@ -111,33 +115,33 @@ impl<'a> Grafana<'a> {
                 .strip_suffix("=\"([^\"]+)\"/")
                 .unwrap();
             let target = format!("/api/v1/query?query={}&time={}", percent_encoded(query), self.end_s);
-            let answer = self.prometheus.api(&target);
-            let series = answer["data"]["result"].as_array().unwrap().iter();
+            let response = self.prometheus.api(&target);
+            let series = response["data"]["result"].as_array().unwrap().iter();
             return series
                 .map(|series| series["metric"][label].as_str().unwrap().to_owned())
                 .collect();
         }
         let (selector, label) = inside("label_values").unwrap().rsplit_once(", ").unwrap();
-        let answer = self.prometheus.api(&format!(
+        let response = self.prometheus.api(&format!(
             "/api/v1/label/{label}/values?match[]={}&start={}&end={}",
             percent_encoded(selector),
             self.end_s - self.range_s as f64,
             self.end_s
         ));
-        let values = answer["data"].as_array().unwrap().iter();
+        let values = response["data"].as_array().unwrap().iter();
         values.map(|value| value.as_str().unwrap().to_owned()).collect()
     }
 
-    /// The answers to every query of every panel.
-    pub fn answers(&self) -> Vec<Answer> {
+    /// Returns the results of every query of every panel.
+    pub fn results(&self) -> Vec<QueryResult> {
         let of_panel = |panel: &'a Panel| panel.queries.iter().map(move |query| self.query(panel, query));
         self.board.panels().flat_map(of_panel).collect()
     }
 
-    /// Queries as a panel does: over the shown time, or at its end.
-    fn query(&self, panel: &Panel, query: &Query) -> Answer {
+    /// Queries as a panel does: over the time range, or at its end.
+    fn query(&self, panel: &Panel, query: &Query) -> QueryResult {
         assert_eq!(query.interval, "$scrape_interval", "{}", panel.title);
-        let expression = self.filled_in(&query.expression);
+        let expression = self.interpolated(&query.expression);
         let encoded = percent_encoded(&expression);
         let (target, samples) = if query.instant {
             (format!("/api/v1/query?query={encoded}&time={}", self.end_s), "value")
@@ -158,11 +162,11 @@ impl<'a> Grafana<'a> {
                 series[samples].as_array().unwrap().iter().map(sample).collect()
             },
         };
-        let answer = self.prometheus.api(&target);
-        Answer {
+        let response = self.prometheus.api(&target);
+        QueryResult {
             panel: panel.title.clone(),
             query: expression,
-            series: answer["data"]["result"]
+            series: response["data"]["result"]
                 .as_array()
                 .unwrap()
                 .iter()
@@ -172,7 +176,7 @@ impl<'a> Grafana<'a> {
     }
 }
 
-/// A value in a regular expression in a string of PromQL.
+/// Escapes a value for a regular expression in a PromQL string.
 fn escaped(value: &str) -> String {
     value.replace('.', "\\\\.")
 }

@@ -1,18 +1,18 @@
-//! An hour that did not have to be waited for: the server's own exposition, as a Prometheus would have scraped it from two pods.
+//! Samples of an hour, made from the server's own exposition, as Prometheus would have scraped them from several pods.
 
 use std::fmt::Write as _;
 
-/// How long it lasts.
+/// The length of the history.
 pub const LENGTH_S: u64 = 3600;
 
-/// A program that was scraped: the labels that Prometheus gives its target, and its exposition at the end.
+/// A program that was scraped: the labels of its target, and its exposition.
 pub struct Scraped<'a> {
     pub labels: &'a str,
     pub exposition: &'a str,
 }
 
-/// Samples in OpenMetrics with timestamps, one each scrape interval until `end_s`. Counters rise evenly to a thousand times
-/// what the exposition has; gauges stand still.
+/// Returns samples in OpenMetrics with timestamps, one for each scrape interval until `end_s`. Counters increase
+/// steadily to a thousand times the exposition's value; gauges are constant.
 pub fn samples(programs: &[Scraped], scrape_interval_s: u64, end_s: u64) -> String {
     let mut text = String::new();
     for Scraped { labels, exposition } in programs {
@@ -21,7 +21,7 @@ pub fn samples(programs: &[Scraped], scrape_interval_s: u64, end_s: u64) -> Stri
             .lines()
             .filter(|line| !line.is_empty() && !line.starts_with('#'));
         for line in lines.chain(own) {
-            // An exemplar stands behind the value.
+            // An exemplar may follow the value.
             let sample = line.split(" # ").next().unwrap();
             let (series, value) = sample.rsplit_once(' ').unwrap();
             let value: f64 = value.parse().unwrap();

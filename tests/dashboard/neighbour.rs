@@ -1,5 +1,5 @@
-//! Another program that a Prometheus scrapes beside ours, with the same metric under the same labels, as podinfo has it; and
-//! with whatever else any program has.
+//! Another program that Prometheus scrapes beside ours. It has the same metric with the same labels, as podinfo does,
+//! and the metrics that most programs have.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -10,7 +10,7 @@ use std::thread;
 pub const PATH: &str = "/neighbour";
 pub const BOUND: &str = "7.0";
 
-/// Serves the neighbour's metrics for as long as the test program runs. Each scrape finds it busier.
+/// Serves the neighbour's metrics while the test program runs. Its counters increase with each scrape.
 pub fn start() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -38,7 +38,7 @@ fn answer(mut stream: TcpStream, body: &str) -> std::io::Result<()> {
     )
 }
 
-/// Its metrics after so many requests of each status, half of which took longer than 2 s.
+/// Returns its exposition after `requests` requests of each status, half of which took longer than 2 s.
 pub fn exposition(requests: u64) -> String {
     let mut text = String::from("# TYPE http_request_duration_seconds histogram\n");
     for path in ["/", PATH] {

@@ -1,13 +1,14 @@
-"""Reads dashboard.json with Grafana's own model of a dashboard (PyPI: grafana-foundation-sdk), strictly.
+"""Checks dashboard.json strictly against Grafana's own model of a dashboard (PyPI: grafana-foundation-sdk).
 
-The SDK's classes are generated from Grafana's schemas. They read leniently: an unknown key is dropped and a wrong value
-kept. So this script reads the file with them, writes it back, and reports
+The SDK's classes are generated from Grafana's schemas. They parse leniently: they drop unknown keys and keep wrong
+values. So this script parses the file with them, serializes the result, and reports
 
-- whatever was lost on the way: a key that this version of Grafana does not know;
-- every value that is not of the type, or not in the enumeration, that the model declares;
-- every panel or query whose type has no model of its own.
+- each key that was lost, which this version of Grafana does not know;
+- each value that does not have the type, or is not in the enumeration, that the model declares;
+- each panel or query whose type has no model.
 
-Usage: schema.py dashboard.json, with the SDK on the Python path. One line a fault on stdout; exit 1 if there are any.
+Usage: schema.py dashboard.json, with the SDK on the Python path. Prints one line for each fault. The exit status is 1 if
+there are any.
 """
 
 import enum
@@ -39,7 +40,7 @@ def compare(path, written, read):
 
 
 def fits(value, hint):
-    """Whether a value is of the declared type; what an object holds is checked by check()."""
+    """Returns whether a value has the declared type. check() checks the attributes of an object."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint in (object, typing.Any) or isinstance(hint, typing.TypeVar):
         return True
@@ -71,12 +72,12 @@ def check(path, value):
         for name, hint in typing.get_type_hints(type(value)).items():
             attribute = getattr(value, name)
             if not fits(attribute, hint):
-                faults.append(f"{path}.{name}: {attribute!r} is no {hint}")
+                faults.append(f"{path}.{name}: {attribute!r} is not {hint}")
             check(f"{path}.{name}", attribute)
 
 
 def panels_of(board):
-    """Every panel, those of collapsed rows included."""
+    """Returns every panel, including those of collapsed rows."""
     for panel in board.panels:
         yield panel
         yield from getattr(panel, "panels", [])
@@ -95,7 +96,7 @@ def main():
             faults.append(f"{panel.title}: no core panel is called {panel.type_val!r}")
         for target in getattr(panel, "targets", None) or []:
             if not isinstance(target, prometheus.Dataquery):
-                faults.append(f"{panel.title}: a query that is not Prometheus'")
+                faults.append(f"{panel.title}: a query that is not for Prometheus")
     for fault in faults:
         print(fault)
     return 1 if faults else 0

@@ -1,11 +1,11 @@
-//! What an exposition says, in a form of the tests' own, and what it must say of observations, counted again here.
+//! A model of an exposition, and checks of it against the observations, which are counted independently here.
 
 use std::collections::BTreeMap;
 
 use httpserver::metrics::{Bounds, Labels, TraceContext};
 use proptest::prelude::*;
 
-/// An observation: its labels, nanoseconds and trace.
+/// An observation: its labels, its duration in nanoseconds, and its trace.
 pub type Observation = (Labels, u64, Option<TraceContext>);
 
 pub type LabelMap = BTreeMap<String, String>;
@@ -70,7 +70,8 @@ pub fn label_map(labels: Labels) -> LabelMap {
         .collect()
 }
 
-/// The counts of spans by index. A span's offset is from the end of the one before; the first one's is an index.
+/// Returns the counts of spans by index. The offset of the first span is an index; that of each other is the distance
+/// from the end of the span before it.
 pub fn by_index(spans: &[(i32, u32)], counts: &[u64]) -> BTreeMap<i32, u64> {
     let mut counts = counts.iter();
     let mut positive = BTreeMap::new();
@@ -89,7 +90,8 @@ pub fn by_index(spans: &[(i32, u32)], counts: &[u64]) -> BTreeMap<i32, u64> {
     positive
 }
 
-/// Native buckets of schema 3, zero bucket up to 2^-20 s, nothing above 2^12 s, by logarithms.
+/// Returns native buckets of schema 3, computed with logarithms. The zero bucket ends at 2^-20 s, the last one at 2^12
+/// s.
 fn native(durations_ns: &[u64]) -> Native {
     let mut native = Native {
         schema: 3,
@@ -109,20 +111,20 @@ fn native(durations_ns: &[u64]) -> Native {
     native
 }
 
-/// Checks each series of `http_request_duration_seconds` against the observations. `from_the_start` are the series that
-/// exist without any.
+/// Checks each series of `http_request_duration_seconds` against the observations. `initial` are the series that exist
+/// without any.
 pub fn check_durations(
     family: &Family,
     bounds: &Bounds,
     observations: &[Observation],
-    from_the_start: &[Labels],
+    initial: &[Labels],
     now_ms: u64,
 ) {
     assert_eq!(family.name, "http_request_duration_seconds");
     assert_eq!((family.kind.as_str(), family.unit.as_str()), ("histogram", "seconds"));
     assert_eq!(family.help, "A histogram of the HTTP request durations in seconds.");
     let mut expected: BTreeMap<LabelMap, Vec<&Observation>> = BTreeMap::new();
-    for &labels in from_the_start {
+    for &labels in initial {
         expected.entry(label_map(labels)).or_default();
     }
     for observation in observations {
@@ -134,7 +136,7 @@ pub fn check_durations(
         let observed = &expected[&metric.labels];
         let durations_ns: Vec<u64> = observed.iter().map(|observation| observation.1).collect();
         let Value::Histogram(histogram) = &metric.value else {
-            panic!("{metric:?} is no histogram");
+            panic!("{metric:?} is not a histogram");
         };
         assert_eq!(histogram.count, durations_ns.len() as u64);
         let sum_ns: u128 = durations_ns.iter().map(|&ns| u128::from(ns)).sum();
@@ -159,7 +161,8 @@ pub fn check_durations(
     }
 }
 
-/// Checks that each classic bucket with observations has one exemplar, of one of them, and a sampled one if there is one.
+/// Checks that each classic bucket with observations has an exemplar, that it is one of them, and that it has a sampled
+/// trace if one of them has.
 fn check_exemplars(
     metric: &Metric,
     bounds: &Bounds,
@@ -192,7 +195,7 @@ fn check_exemplars(
     let mut expected: Vec<usize> = observed.iter().map(|(_, ns, _)| bucket(*ns as f64 / 1e9)).collect();
     expected.sort_unstable();
     expected.dedup();
-    assert_eq!(shown, expected, "one exemplar for each bucket in use, in their order");
+    assert_eq!(shown, expected, "one exemplar for each bucket in use, in order");
 }
 
 pub fn labels() -> impl Strategy<Value = Labels> {
@@ -206,7 +209,7 @@ pub fn labels() -> impl Strategy<Value = Labels> {
         .prop_map(|(method, path, status)| Labels { method, path, status })
 }
 
-/// Any duration, and more often one between the bounds.
+/// Any duration, often one between the bounds.
 pub fn duration_ns() -> impl Strategy<Value = u64> {
     prop_oneof![
         0..3_000_000_000u64,

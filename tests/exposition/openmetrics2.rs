@@ -1,10 +1,10 @@
-//! OpenMetrics 2.0, read by a parser after the ABNF of its specification, with what its prose adds.
+//! A parser for OpenMetrics 2.0 that follows the ABNF of its specification and the rules of its prose.
 //!
-//! A text that the grammar does not allow, or that has a line too many or in a wrong place, panics.
+//! It panics if the grammar does not allow a text, or if a line is repeated or misplaced.
 
 use super::model::{Exemplar, Family, Histogram, LabelMap, Metric, Native, Value, by_index};
 
-/// What is left of the text that is parsed.
+/// The rest of the text to parse.
 struct Parser<'a>(&'a str);
 
 /// `exposition`
@@ -48,7 +48,7 @@ impl<'a> Parser<'a> {
         taken
     }
 
-    /// `metric-descriptor`, in the order TYPE, UNIT, HELP, none twice.
+    /// `metric-descriptor`, in the order TYPE, UNIT, HELP, each at most once
     fn metric_descriptor(&mut self, families: &mut Vec<Family>) {
         self.expect("# ");
         let what = self.take_while(|char| char.is_ascii_uppercase());
@@ -60,7 +60,6 @@ impl<'a> Parser<'a> {
         self.expect("\n");
         if what == "TYPE" {
             assert!(["counter", "gauge", "histogram", "info"].contains(&text), "{text}");
-            // Names of families.
             assert!(text != "info" || name.ends_with("_info"));
             assert!(text != "counter" || name.ends_with("_total"));
             families.push(Family {
@@ -74,7 +73,7 @@ impl<'a> Parser<'a> {
         assert_eq!(family.name, name);
         assert!(
             family.help.is_empty() && family.metrics.is_empty(),
-            "{what} of {name} is late"
+            "{what} of {name} is too late"
         );
         match what {
             "UNIT" => {
@@ -83,7 +82,7 @@ impl<'a> Parser<'a> {
                 family.unit = text.to_owned();
             }
             "HELP" => family.help = text.to_owned(),
-            _ => panic!("a line beginning with # that is no metadata: {what}"),
+            _ => panic!("a line that begins with # but is not metadata: {what}"),
         }
     }
 

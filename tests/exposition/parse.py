@@ -1,8 +1,8 @@
-"""Reads expositions with the official client's parsers and prints what they understood.
+"""Parses expositions with the official client's parsers and prints the result.
 
-Standard input: a JSON list of {"openmetrics": bool, "text": text}. Standard output: for each a JSON object of its
-families by name: type, unit, help and samples, each a list of name, labels, value, and exemplar or null. One that
-a parser refuses ends the program with its complaint.
+Standard input: a JSON list of {"openmetrics": bool, "text": text}. Standard output: for each exposition a JSON object of
+its families by name. A family has type, unit, help and samples; a sample is a list of name, labels, value, and exemplar
+or null. If a parser rejects an exposition, the program exits with the parser's error.
 """
 
 import json
@@ -22,7 +22,7 @@ def exemplar(sample):
     }
 
 
-def understood(exposition):
+def parsed(exposition):
     parser = openmetrics if exposition["openmetrics"] else text
     return {
         family.name: {
@@ -35,4 +35,4 @@ def understood(exposition):
     }
 
 
-json.dump([understood(exposition) for exposition in json.load(sys.stdin)], sys.stdout)
+json.dump([parsed(exposition) for exposition in json.load(sys.stdin)], sys.stdout)

@@ -1,5 +1,6 @@
 //! The protobuf format, decoded by prost with the fields of `io/prometheus/client/metrics.proto` of
-//! github.com/prometheus/client_model. Fields that this server never writes are declared so that they would be noticed.
+//! github.com/prometheus/client_model. Fields that this server never writes are declared so that the tests would notice
+//! them.
 
 use prost::Message;
 
@@ -130,23 +131,23 @@ struct Timestamp {
     nanos: i32,
 }
 
-/// Decodes messages `MetricFamily` with their lengths, and checks that encoding them again gives the same bytes: the
-/// encoding is the canonical one, with the fields in the order of their numbers and nothing unknown.
+/// Decodes length-delimited messages `MetricFamily`. Checks that encoding them again gives the same bytes, so that the
+/// encoding is canonical: fields are in the order of their numbers, and none is unknown.
 pub fn decode(mut bytes: &[u8]) -> Vec<Family> {
     let mut families = Vec::new();
     let (whole, mut again) = (bytes, Vec::new());
     while !bytes.is_empty() {
         let family = MetricFamily::decode_length_delimited(&mut bytes).expect("a MetricFamily");
         family.encode_length_delimited(&mut again).unwrap();
-        families.push(understood(family));
+        families.push(to_model(family));
     }
     assert!(whole == again, "the encoding is not canonical");
     families
 }
 
-fn understood(family: MetricFamily) -> Family {
+fn to_model(family: MetricFamily) -> Family {
     let name = family.name.expect("a name");
-    // The format has no info metrics.
+    // The format has no info metrics: by convention they are gauges.
     let kind = match family.kind {
         Some(0) => "counter",
         Some(1) if name.ends_with("_info") => "info",

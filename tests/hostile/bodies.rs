@@ -1,24 +1,27 @@
-//! Request bodies, which no endpoint takes: refused, and neither waited for nor made room for.
+//! Request bodies, which no endpoint accepts: the server refuses them, and neither waits nor allocates for them.
 
 use std::time::Duration;
 
 use crate::crowd::Crowd;
 use crate::fault::Fault;
 
-/// Each on a connection of its own. The response is 400 or 413, and then the connection closes.
+/// The bodies, each sent on its own connection. The response is 400 or 413, and then the connection closes.
 const BODIES: [(&str, &[u8]); 14] = [
-    ("u64's maximum", b"Content-Length: 18446744073709551615\r\n\r\n"),
-    ("more than that", b"Content-Length: 99999999999999999999999999\r\n\r\n"),
-    ("more than memory", b"Content-Length: 99999999999999\r\n\r\n"),
+    ("of the largest u64", b"Content-Length: 18446744073709551615\r\n\r\n"),
+    (
+        "larger than that",
+        b"Content-Length: 99999999999999999999999999\r\n\r\n",
+    ),
+    ("larger than memory", b"Content-Length: 99999999999999\r\n\r\n"),
     ("large", b"Content-Length: 1073741824\r\n\r\n"),
     ("just too long to be buffered", b"Content-Length: 1025\r\n\r\n"),
     ("negative", b"Content-Length: -1\r\n\r\n"),
     ("signed", b"Content-Length: +5\r\n\r\nabcde"),
     ("repeated", b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde"),
-    ("contradicting", b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"),
+    ("contradictory", b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef"),
     ("chunked", b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
     (
-        "chunked and ill formed",
+        "chunked and malformed",
         b"Transfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n",
     ),
     (
@@ -39,7 +42,7 @@ const BODIES: [(&str, &[u8]); 14] = [
 fn every_kind_of_body_is_refused_and_its_connection_closed() {
     Fault {
         name: "bodies",
-        did: "14 kinds, from 5 bytes to 2^64 and more; negative, repeated, chunked, ill formed, announced",
+        did: "14 kinds, from 5 bytes to 2^64 and more: negative, repeated, chunked, malformed, announced",
         resident_max_mib: 40,
         flags: &[],
     }
@@ -55,14 +58,14 @@ fn every_kind_of_body_is_refused_and_its_connection_closed() {
             let statuses = crowd.members[0].statuses();
             assert!(matches!(statuses[..], [400 | 413]), "{name}: {statuses:?}");
         }
-        "400 or 413, then the end".to_owned()
+        "400 or 413, then closed".to_owned()
     });
 }
 
 #[test]
-fn a_body_that_never_comes_holds_nothing() {
+fn a_body_that_never_arrives_holds_no_resources() {
     Fault {
-        name: "bodies that never come",
+        name: "bodies that never arrive",
         did: "200 connections announce 1 MB and send none of it",
         resident_max_mib: 40,
         flags: &[],
@@ -72,7 +75,7 @@ fn a_body_that_never_comes_holds_nothing() {
         crowd.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
         assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed));
         assert!(crowd.members.iter().all(|member| member.statuses() == [413]));
-        "413 for all, then the end".to_owned()
+        "413 for all, then closed".to_owned()
     });
 }
 
@@ -103,7 +106,7 @@ fn a_request_hidden_in_a_refused_body_is_never_answered() {
             let statuses = crowd.members[0].statuses();
             assert!(statuses.len() <= 1, "{statuses:?}");
         }
-        // A released body is parsed after the connection has closed.
+        // tiny_http parses what follows a released body after the connection has closed.
         std::thread::sleep(Duration::from_secs(1));
         assert!(
             !server.metrics().contains("path=\"/ui\""),
@@ -114,19 +117,19 @@ fn a_request_hidden_in_a_refused_body_is_never_answered() {
 }
 
 #[test]
-fn a_huge_body_behind_a_refused_request_harms_nobody() {
+fn a_huge_body_behind_a_refused_request_does_no_harm() {
     Fault {
         name: "second body behind a refused request",
-        did: "90 TiB announced behind a refused body, behind 200 pipelined requests, behind unread answers",
+        did: "90 TiB announced behind a refused body, behind 200 pipelined requests, behind unread responses",
         resident_max_mib: 40,
         flags: &[],
     }
     .survived(|server| {
-        let deadly = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n";
-        let slow = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000\r\n\r\n";
-        for last in [deadly, slow] {
+        let huge = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n";
+        let long = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000\r\n\r\n";
+        for last in [huge, long] {
             let firsts = [
-                format!("{slow}{}", "x".repeat(2_000)),
+                format!("{long}{}", "x".repeat(2_000)),
                 "POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(),
                 "GET /?delay=500ms HTTP/1.1\r\nHost: test\r\n\r\n".repeat(200),
             ];
@@ -146,6 +149,6 @@ fn a_huge_body_behind_a_refused_request_harms_nobody() {
                 );
             }
         }
-        "the answers due, then 413 or 503, then the end".to_owned()
+        "the responses due, then 413 or 503, then closed".to_owned()
     });
 }

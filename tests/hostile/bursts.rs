@@ -10,7 +10,7 @@ fn all_are_answered(name: &'static str, did: &'static str, count: usize) {
         name,
         did,
         resident_max_mib: 100,
-        // The members ask twice down one connection.
+        // The members send two requests on one connection.
         flags: &["--requests-per-connection", "0"],
     }
     .survived(|server| {
@@ -28,16 +28,16 @@ fn all_are_answered(name: &'static str, did: &'static str, count: usize) {
 }
 
 #[test]
-fn a_burst_of_64_held_connections_is_answered() {
+fn a_burst_of_64_keep_alive_connections_is_answered() {
     all_are_answered("burst of 64", "64 connections at once, two requests each", 64);
 }
 
 #[test]
-fn a_burst_of_500_held_connections_is_answered() {
+fn a_burst_of_500_keep_alive_connections_is_answered() {
     all_are_answered("burst of 500", "500 connections at once, two requests each", 500);
 }
 
 #[test]
-fn a_burst_of_2000_held_connections_is_answered() {
+fn a_burst_of_2000_keep_alive_connections_is_answered() {
     all_are_answered("burst of 2,000", "2,000 connections at once, two requests each", 2_000);
 }

@@ -10,7 +10,7 @@ pub struct Member {
     unsent: Vec<u8>,
     /// The bytes of all responses so far.
     pub received: Vec<u8>,
-    /// The server has closed or reset it.
+    /// Whether the server has closed or reset the connection.
     pub closed: bool,
 }
 
@@ -44,8 +44,8 @@ impl Crowd {
         }
     }
 
-    /// Sends what is queued and, if `reading`, receives, until all members are as wanted, for at most `within`. Returns whether
-    /// they are.
+    /// Sends what is queued and, if `reading`, receives, until all members are as wanted, for at most `within`. Returns
+    /// whether they are.
     pub fn until(&mut self, within: Duration, reading: bool, wanted: impl Fn(&Member) -> bool) -> bool {
         let deadline = Instant::now() + within;
         loop {
@@ -65,9 +65,9 @@ impl Crowd {
         }
     }
 
-    /// Goes on for `lasts`.
-    pub fn spend(&mut self, lasts: Duration, reading: bool) {
-        self.until(lasts, reading, |_| false);
+    /// Sends what is queued and, if `reading`, receives, for `duration`.
+    pub fn run_for(&mut self, duration: Duration, reading: bool) {
+        self.until(duration, reading, |_| false);
     }
 
     /// Sends what is queued, and reads at most `max` bytes of each member's responses.
@@ -85,7 +85,7 @@ impl Crowd {
 }
 
 impl Member {
-    /// Returns whether anything happened.
+    /// Writes once. Returns whether anything happened.
     fn send_some(&mut self) -> bool {
         if self.unsent.is_empty() || self.closed {
             return false;
@@ -125,7 +125,8 @@ impl Member {
         }
     }
 
-    /// Returns the statuses of the responses received so far, in their order. An incomplete response counts from its status line on.
+    /// Returns the statuses of the responses received so far, in order. An incomplete response counts once its head is
+    /// complete.
     pub fn statuses(&self) -> Vec<u16> {
         let mut statuses = Vec::new();
         let mut rest = &self.received[..];
@@ -149,7 +150,7 @@ impl Member {
         statuses
     }
 
-    /// Returns whether `count` responses have come.
+    /// Returns whether `count` responses have arrived.
     pub fn has(&self, count: usize) -> bool {
         self.statuses().len() >= count
     }

@@ -1,24 +1,24 @@
-//! Fewer descriptors than clients.
+//! More clients than descriptors.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Crowd, Member};
-use crate::fault::{ask, turn, write_row};
+use crate::fault::{fetch_status, turn, write_row};
 use crate::support::server::{Server, command};
 use crate::support::wait_for;
 
-/// How soon after the clients have left a fresh one must be served.
+/// How soon a fresh client must be served after the others have left.
 const BACK_WITHIN: Duration = Duration::from_secs(2);
 
-/// How soon the clients must have been served that were connected at once, one after the other.
+/// How soon all clients that connect at once must be served, though only some fit at a time.
 const SERVED_WITHIN: Duration = Duration::from_secs(20);
 
-/// How many of the 500 may be lost: each time that descriptors run out, tiny_http may drop the connection that it has just
+/// How many of the 500 may be lost. Each time descriptors run out, tiny_http may drop the connection that it has just
 /// accepted.
 const LOST_MAX: usize = 25;
 
-/// The binary under a limit on descriptors, as `ulimit` takes it.
+/// Returns a command that runs the binary under a limit on descriptors, in the syntax of `ulimit`.
 fn limited(limit: &str) -> Command {
     let plain = command(&["--listen", "127.0.0.1:0"]);
     let mut command = Command::new("sh");
@@ -30,7 +30,7 @@ fn limited(limit: &str) -> Command {
     command
 }
 
-/// Returns the delay in a member's response, seconds.
+/// Returns the delay in a member's response, in seconds.
 fn delay_of(member: &Member) -> Option<f64> {
     let text = String::from_utf8_lossy(&member.received);
     let (_, rest) = text.split_once("answered after ")?;
@@ -40,21 +40,21 @@ fn delay_of(member: &Member) -> Option<f64> {
 #[test]
 fn more_clients_than_descriptors_are_served() {
     let mut turn = turn();
-    // An odd number too: whether accepting fails or what tiny_http does next depends on it.
+    // Also an odd limit: it decides whether accepting fails or what tiny_http does with the connection next.
     for (limit, request) in [
         (257, &b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"[..]),
         (256, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"),
     ] {
         let mut server = Server::spawn(limited(&format!("-n {limit}")));
         assert_eq!(server.metric("process_max_fds"), Some(f64::from(limit)));
-        let crowd_at_once = || {
+        let connect_500 = || {
             let mut crowd = Crowd::connect(server.address, 500);
             crowd.send(request);
             crowd
         };
         // There is room for some 120 connections at a time.
         let begun = Instant::now();
-        let mut crowd = crowd_at_once();
+        let mut crowd = connect_500();
         assert!(
             crowd.until(SERVED_WITHIN, true, |member| member.has(1) || member.closed),
             "{} of 500 were served",
@@ -69,25 +69,25 @@ fn more_clients_than_descriptors_are_served() {
                 .iter()
                 .all(|member| matches!(member.statuses()[..], [] | [200]))
         );
-        // No delay is shortened for it: they are still uniform from 0 to 2 s.
+        // No delay is shortened to save descriptors: they are still uniform from 0 to 2 s.
         let delays: Vec<f64> = crowd.members.iter().filter_map(delay_of).collect();
         let mean = delays.iter().sum::<f64>() / delays.len() as f64;
         assert!((0.85..1.15).contains(&mean), "{mean} s over {} answers", delays.len());
         let resident = server.resident_bytes();
         drop(crowd);
-        // They leave while most of them wait, many in the kernel's queue.
-        let mut crowd = crowd_at_once();
-        crowd.spend(Duration::from_secs(1), true);
+        // These leave while most of them wait, many in the kernel's accept queue.
+        let mut crowd = connect_500();
+        crowd.run_for(Duration::from_secs(1), true);
         drop(crowd);
-        let left = Instant::now();
+        let left_at = Instant::now();
         wait_for("a fresh client to be served", BACK_WITHIN, || {
-            let answer = std::panic::catch_unwind(|| ask(server.address, "/healthz"));
-            (answer.ok().flatten() == Some(200)).then_some(())
+            let status = std::panic::catch_unwind(|| fetch_status(server.address, "/healthz"));
+            (status.ok().flatten() == Some(200)).then_some(())
         });
-        let back = left.elapsed();
+        let back = left_at.elapsed();
         assert!(server.is_alive());
         let row = format!(
-            "| descriptors | 500 clients at a limit of 256 descriptors, then 500 that leave after 1 s | {served} of 500 served within {:.1} s, {} dropped | not while there are none left | {} MiB | {:.1} s |",
+            "| descriptors | 500 clients at a limit of 256 descriptors, then 500 that leave after 1 s | {served} of 500 served within {:.1} s, {} dropped | not while descriptors are short | {} MiB | {:.1} s |",
             took.as_secs_f64(),
             500 - served,
             resident >> 20,

@@ -1,4 +1,4 @@
-//! SIGTERM while a fault lasts.
+//! SIGTERM during a fault.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ fn exits(fault: &str, begin: impl FnOnce(&Server) -> Crowd) -> Duration {
     let signalled = Instant::now();
     server.signal("TERM");
     std::thread::scope(|scope| {
-        scope.spawn(|| crowd.spend(Duration::from_secs(1), false));
+        scope.spawn(|| crowd.run_for(Duration::from_secs(1), false));
         let (status, _) = server.wait_exit(Duration::from_secs(20));
         let took = signalled.elapsed();
         assert_eq!(status.code(), Some(0), "{fault}: {}", server.stderr());
@@ -27,10 +27,10 @@ fn exits(fault: &str, begin: impl FnOnce(&Server) -> Crowd) -> Duration {
     })
 }
 
-fn crowd(server: &Server, count: usize, said: &[u8]) -> Crowd {
+fn crowd(server: &Server, count: usize, sent: &[u8]) -> Crowd {
     let mut crowd = Crowd::connect(server.address, count);
-    crowd.send(said);
-    crowd.spend(Duration::from_millis(300), false);
+    crowd.send(sent);
+    crowd.run_for(Duration::from_millis(300), false);
     crowd
 }
 
@@ -52,7 +52,7 @@ fn the_server_exits_in_time_during_every_fault() {
                 &b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(3_000),
             )
         }),
-        exits("bodies that never come", |server| {
+        exits("bodies that never arrive", |server| {
             crowd(
                 server,
                 200,
@@ -72,7 +72,7 @@ fn the_server_exits_in_time_during_every_fault() {
     write_row(
         &mut turn,
         &format!(
-            "| SIGTERM meanwhile | seven of these faults, `--drain-timeout` 3 s | exit 0, after {:.1} s at most | - | - | - |",
+            "| SIGTERM during a fault | seven of these faults, `--drain-timeout` 3 s | exit status 0 after at most {:.1} s | - | - | - |",
             took.iter().max().unwrap().as_secs_f64()
         ),
     );

@@ -1,4 +1,4 @@
-//! The assertions of every case, and the table row that it prints.
+//! The assertions that every case shares, and the table row that it prints.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,26 +14,27 @@ use crate::support::client::Client;
 use crate::support::server::Server;
 use crate::support::wait_for;
 
-/// How soon a fresh client must have its answer.
+/// How soon a fresh client must have its response, connecting included.
 ///
-/// The machine is shared with what else runs on it, so not the worst of some hundred probes is judged but all except the
-/// slowest twentieth, the connection's set-up included. No connection of theirs may be closed unanswered.
+/// Other programs run on the machine too, so the slowest twentieth of some hundred probes does not count. Even of
+/// those, none may be closed unanswered.
 pub const PROBE_MAX: Duration = Duration::from_millis(100);
 
-/// The share of the probes that must meet it.
+/// The share of the probes that must meet [`PROBE_MAX`].
 const PROBES_IN_TIME: f64 = 0.95;
 
-/// How often a case is run at most for the probes' sake.
+/// How often a case is run at most if only the probes are too slow.
 const ATTEMPTS_MAX: u32 = 3;
 
-/// How soon after the fault threads and descriptors must be back: idle connection threads stay for 5 s, spare responders
-/// for 10 s.
+/// How soon after the fault the numbers of threads and descriptors must be as before. tiny_http keeps idle connection
+/// threads for 5 s.
 const BACK_WITHIN: Duration = Duration::from_secs(20);
 
-/// Threads and descriptors more than before the fault that count as back: what a probe or a ring happens to use.
+/// How many more threads and descriptors than before the fault are allowed: those that a probe or the doorbell happens
+/// to use.
 const SLACK: usize = 6;
 
-/// One case at a time; the lock's owner may write to the table.
+/// Held by the case that runs, so that cases run one at a time. Whether the table has been begun.
 static TURN: Mutex<bool> = Mutex::new(false);
 
 /// A fault and its limits.
@@ -42,32 +43,33 @@ pub struct Fault {
     pub name: &'static str,
     /// What the client did.
     pub did: &'static str,
-    /// Resident memory at most, MiB.
+    /// The limit of resident memory, in MiB.
     pub resident_max_mib: u64,
     pub flags: &'static [&'static str],
 }
 
-/// What the probes saw.
+/// The results of the probes.
 #[derive(Default)]
 struct Probes {
-    /// Rising.
+    /// How long each took, in ascending order.
     took: Vec<Duration>,
     resident_max: u64,
 }
 
+/// Blocks until no other case runs.
 pub fn turn() -> MutexGuard<'static, bool> {
-    // Each test process holds thousands of connections.
+    // A case holds thousands of connections.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Fault {
-    /// Runs `attack`, which returns what it saw, and asserts that a fresh client is served meanwhile, that memory stays
-    /// bounded, and that everything is as before afterwards.
+    /// Runs `attack`, which returns what the clients saw. Asserts that fresh clients are served meanwhile, that memory
+    /// stays bounded, and that afterwards everything is as before.
     ///
-    /// Where only the time of the probes is amiss, it is run again, [`ATTEMPTS_MAX`] times in all: a machine that had other
-    /// things to do is not a fault of the server's, and one that is shows each time.
+    /// If only the probes are too slow, the case is run again, up to [`ATTEMPTS_MAX`] times in all: a busy machine is
+    /// not the server's fault, and a fault of the server shows each time.
     pub fn survived(self, attack: impl Fn(&Server) -> String) {
         let mut turn = turn();
         for attempt in 1..=ATTEMPTS_MAX {
@@ -75,12 +77,12 @@ impl Fault {
             if share_in_time >= PROBES_IN_TIME {
                 return write_row(&mut turn, &row);
             }
-            assert!(attempt < ATTEMPTS_MAX, "fresh clients waited: {row}");
-            println!("fresh clients waited, once more: {row}");
+            assert!(attempt < ATTEMPTS_MAX, "fresh clients waited too long: {row}");
+            println!("fresh clients waited too long, trying again: {row}");
         }
     }
 
-    /// One run of `attack`: the table's row, and the share of the probes that were in time.
+    /// Runs `attack` once. Returns the table's row and the share of the probes that were in time.
     fn run(&self, attack: &impl Fn(&Server) -> String) -> (String, f64) {
         let mut server = Server::start(self.flags);
         server.get("/healthz");
@@ -95,7 +97,7 @@ impl Fault {
         let seen = seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         assert!(server.is_alive(), "{}", server.stderr());
         let start = Instant::now();
-        wait_for("threads and descriptors to be back", BACK_WITHIN, || {
+        wait_for("threads and descriptors to be as before", BACK_WITHIN, || {
             let now = (server.proc_status("Threads") as usize, server.open_fds());
             (now.0 <= before.0 + SLACK && now.1 <= before.1 + SLACK).then_some(())
         });
@@ -132,7 +134,7 @@ fn probe(server: &Server, stop: &AtomicBool) -> Probes {
     let mut targets = ["/metrics", "/healthz"].into_iter().cycle();
     while !stop.load(Ordering::Relaxed) || probes.took.len() < 20 {
         let start = Instant::now();
-        let status = ask(server.address, targets.next().unwrap());
+        let status = fetch_status(server.address, targets.next().unwrap());
         assert_eq!(
             status,
             Some(200),
@@ -149,13 +151,13 @@ fn probe(server: &Server, stop: &AtomicBool) -> Probes {
 }
 
 /// Returns the status that a fresh client gets, if any.
-pub fn ask(address: SocketAddr, target: &str) -> Option<u16> {
+pub fn fetch_status(address: SocketAddr, target: &str) -> Option<u16> {
     let mut client = Client::connect(address);
     client.request("GET", target, &[("Connection", "close")]);
     client.receive().ok().map(|response| response.status)
 }
 
-/// Writes a row of the table to standard output and to the file `faults.md` of the tests' folder.
+/// Writes a row of the table to standard output and to the file `faults.md` in `CARGO_TARGET_TMPDIR`.
 pub fn write_row(begun: &mut bool, row: &str) {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.md");
     let mut file = if *begun {
@@ -163,7 +165,7 @@ pub fn write_row(begun: &mut bool, row: &str) {
     } else {
         File::create(path).unwrap()
     };
-    let head = "| fault | what the clients did | what they saw | a fresh client's `/metrics` and `/healthz`, ms | memory at most | back after |\n\
+    let head = "| fault | what the clients did | what they saw | `/metrics` and `/healthz` for a fresh client, ms | largest memory | recovered after |\n\
                 | --- | --- | --- | --- | --- | --- |\n";
     let text = if std::mem::replace(begun, true) {
         format!("{row}\n")

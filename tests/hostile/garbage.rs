@@ -1,12 +1,13 @@
-//! Bytes that are no request, or a strange one.
+//! Bytes that are not a request, or an odd one.
 
 use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
-use crate::fault::{Fault, PROBE_MAX, ask, turn, write_row};
+use crate::fault::{Fault, PROBE_MAX, fetch_status, turn, write_row};
 use crate::support::server::Server;
 
-/// The bytes to send, and the allowed statuses. 0 means that the connection may close or stay silent.
+/// Returns names, the bytes to send, and the allowed statuses. Status 0 means that the connection may close or stay
+/// silent.
 fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
     let mut random = fastrand::Rng::with_seed(3);
     let mut pieces: Vec<(&str, Vec<u8>, &[u16])> = (0..200)
@@ -21,21 +22,25 @@ fn pieces() -> Vec<(&'static str, Vec<u8>, &'static [u16])> {
     pieces.extend([
         ("a TLS hello", tls.to_vec(), &[0, 400][..]),
         (
-            "HTTP/0.9 by its name",
+            "HTTP/0.9 in the request line",
             b"GET /healthz HTTP/0.9\r\n\r\n".to_vec(),
             &[200],
         ),
-        ("HTTP/0.9 as it was", b"GET /healthz\r\n".to_vec(), &[400]),
+        ("HTTP/0.9 without a version", b"GET /healthz\r\n".to_vec(), &[400]),
         ("HTTP/1.0", b"GET /healthz HTTP/1.0\r\n\r\n".to_vec(), &[200]),
         ("an unknown version", b"GET /healthz HTTP/9.9\r\n\r\n".to_vec(), &[400]),
         (
-            "an absolute URI",
+            "the absolute form",
             b"GET http://elsewhere/healthz HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
             &[200],
         ),
-        ("an asterisk", b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), &[204]),
         (
-            "an authority",
+            "the asterisk form",
+            b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            &[204],
+        ),
+        (
+            "the authority form",
             b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
             &[405],
         ),
@@ -136,7 +141,7 @@ fn garbage_is_refused_and_leaks_nothing() {
         for (name, bytes, wanted) in &pieces {
             let mut crowd = Crowd::connect(server.address, 1);
             crowd.send(bytes);
-            // What may be met by silence is not waited for.
+            // Do not wait for a response that may never come.
             let within = if wanted[0] == 0 { Duration::from_millis(10) } else { Duration::from_secs(3) };
             crowd.until(within, true, |member| member.closed || !member.received.is_empty());
             let status = crowd.members[0].statuses().first().copied().unwrap_or(0);
@@ -146,15 +151,15 @@ fn garbage_is_refused_and_leaks_nothing() {
                 String::from_utf8_lossy(&crowd.members[0].received)
             );
         }
-        format!("{} pieces: 400, 404, 405 or 417 where it was a request, else the end", pieces.len())
+        format!("{} pieces: 400, 404, 405 or 417 to a request, otherwise closed", pieces.len())
     });
 }
 
-/// What one such connection may cost, bytes.
+/// The memory that one such connection may cost, in bytes.
 const HELD_MAX: u64 = 48 * 1024;
 
 #[test]
-fn what_tiny_http_never_releases_is_small_and_harms_nobody() {
+fn what_tiny_http_never_releases_is_small_and_does_no_harm() {
     let mut turn = turn();
     let mut server = Server::start(&[]);
     server.get("/healthz");
@@ -163,19 +168,19 @@ fn what_tiny_http_never_releases_is_small_and_harms_nobody() {
         server.proc_status("Threads"),
         server.open_fds() as u64,
     );
-    // The thread of each of these waits for itself, which no shutdown of its socket ends.
+    // The thread of each of these deadlocks with itself, and shutting down its socket does not wake it.
     let mut prefaces = Crowd::connect(server.address, 500);
     prefaces.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    // Nor can a body be released that is larger than the address space.
+    // A body that is larger than the address space cannot be released either.
     let mut bodies = Crowd::connect(server.address, 500);
     bodies.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n");
     assert!(bodies.until(Duration::from_secs(20), true, |member| member.closed));
     assert!(bodies.members.iter().all(|member| member.statuses() == [413]));
-    prefaces.spend(Duration::from_secs(1), true);
+    prefaces.run_for(Duration::from_secs(1), true);
     let probes: Vec<Duration> = (0..100)
         .map(|_| {
             let begun = Instant::now();
-            assert_eq!(ask(server.address, "/healthz"), Some(200));
+            assert_eq!(fetch_status(server.address, "/healthz"), Some(200));
             begun.elapsed()
         })
         .collect();
@@ -193,7 +198,7 @@ fn what_tiny_http_never_releases_is_small_and_harms_nobody() {
     write_row(
         &mut turn,
         &format!(
-            "| what is never released | 500 HTTP/2 prefaces, 500 bodies of 90 TiB | {threads} threads and {descriptors} descriptors held, {} KiB each | {} of 100 within 100 ms, worst {worst:.0} | {} MiB | never |",
+            "| connections that are never released | 500 HTTP/2 prefaces, 500 bodies of 90 TiB | {threads} threads and {descriptors} descriptors held, {} KiB each | {} of 100 within 100 ms, worst {worst:.0} | {} MiB | never |",
             held >> 10,
             probes.iter().filter(|took| **took <= PROBE_MAX).count(),
             (before.0 + held * 1_000) >> 20

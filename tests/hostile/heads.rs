@@ -1,4 +1,4 @@
-//! Request heads without an end, which tiny_http reads without a bound, and long ones that do end.
+//! Endless request heads, which tiny_http reads without a limit, and long heads that do end.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -12,8 +12,8 @@ use crate::support::server::Server;
 #[test]
 fn endless_heads_are_closed_before_they_fill_the_memory() {
     Fault {
-        name: "headers without an end",
-        did: "4 clients send a header without a pause, and each comes back as soon as it is closed, for 10 s",
+        name: "endless heads",
+        did: "4 clients send a header field without a pause, and reconnect as soon as they are closed, for 10 s",
         resident_max_mib: 450,
         flags: &[],
     }
@@ -26,7 +26,7 @@ fn endless_heads_are_closed_before_they_fill_the_memory() {
                     let piece = [b'x'; 64 * 1024];
                     while begun.elapsed() < Duration::from_secs(10) {
                         let mut stream = TcpStream::connect(server.address).expect("the server accepts");
-                        // A closed client sees its window shut for good, or a reset.
+                        // A client that is closed sees a window that stays shut, or a reset.
                         stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
                         let mut open = stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nX-Endless: ").is_ok();
                         while open && begun.elapsed() < Duration::from_secs(10) {
@@ -40,14 +40,14 @@ fn endless_heads_are_closed_before_they_fill_the_memory() {
         });
         assert!(closed.load(Ordering::Relaxed) > 0, "none was closed");
         format!(
-            "closed, {} times, after {} MiB in all",
+            "closed {} times, after {} MiB in all",
             closed.into_inner(),
             sent.into_inner() >> 20
         )
     });
 }
 
-/// Sends one head without an end for 8 s, behind `first`, from one connection.
+/// Sends `first` and then an endless head on one connection, for at most 8 s.
 fn send_endless_head(server: &Server, first: &[u8]) -> String {
     let mut stream = TcpStream::connect(server.address).expect("the server accepts");
     stream.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
@@ -70,10 +70,10 @@ fn send_endless_head(server: &Server, first: &[u8]) -> String {
 }
 
 #[test]
-fn one_endless_head_takes_no_memory() {
+fn one_endless_head_is_closed_before_it_takes_much_memory() {
     Fault {
         name: "one endless head",
-        did: "1 client sends a header without an end for 8 s",
+        did: "1 client sends an endless header field for 8 s",
         resident_max_mib: 40,
         flags: &[],
     }
@@ -81,10 +81,10 @@ fn one_endless_head_takes_no_memory() {
 }
 
 #[test]
-fn one_endless_head_behind_a_waiting_request_takes_no_memory() {
+fn one_endless_head_behind_a_waiting_request_is_closed_before_it_takes_much_memory() {
     Fault {
         name: "an endless head behind a waiting request",
-        did: "1 client requests `/?delay=20s` and then sends a header without an end for 8 s",
+        did: "1 client requests `/?delay=20s` and then sends an endless header field for 8 s",
         resident_max_mib: 40,
         flags: &[],
     }

@@ -1,4 +1,4 @@
-//! What the doorbell and the guard cost.
+//! The CPU time of the doorbell and the guard.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +8,12 @@ use crate::fault::{turn, write_row};
 use crate::support::client::load_until;
 use crate::support::server::Server;
 
-/// Returns the processor time of the threads whose names start with `name`; of all threads if it is empty.
+/// Returns the CPU time of the threads whose names start with `name`, so of all threads if it is empty.
 fn cpu_of_threads(server: &Server, name: &str) -> Duration {
     let folder = format!("/proc/{}/task", server.pid());
     let mut nanoseconds = 0;
     for thread in fs::read_dir(folder).unwrap().flatten() {
-        // A thread may end between the two.
+        // The thread may have ended meanwhile.
         let Ok(comm) = fs::read_to_string(thread.path().join("comm")) else {
             continue;
         };
@@ -37,7 +37,7 @@ fn an_idle_server_uses_less_than_half_a_percent_of_a_core() {
     write_row(
         &mut turn,
         &format!(
-            "| idleness | nothing for 20 s | {:.2} % of a core | - | {} MiB | - |",
+            "| no fault | nothing for 20 s | {:.2} % of a core | - | {} MiB | - |",
             share * 100.0,
             server.resident_bytes() >> 20
         ),

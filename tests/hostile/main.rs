@@ -1,14 +1,14 @@
 //! Hostile clients: each case on a fresh server at the default delay of 0 to 2 s.
 //!
-//! While a case lasts, a fresh client requests `/metrics` and `/healthz` in turn. What it must see, and what must hold
-//! afterwards, is in [`fault`]. Each case prints its row of the README's table of faults survived:
+//! During a case, fresh clients request `/metrics` and `/healthz` in turn. What they must see, and what must hold
+//! afterwards, is in [`fault`]. Each case prints its row of the table of faults:
 //!
 //! ```text
 //! cargo test --release --test hostile -- --nocapture
 //! ```
 //!
-//! They are for the release build only, which is the server that people run. Cases run one after the other, whatever
-//! the number of test threads. The soak test is run by hand:
+//! They test the release build only, which is the one that people run. Cases run one at a time, whatever the number of
+//! test threads. The soak test is run by hand:
 //!
 //! ```text
 //! cargo test --release --test hostile -- --ignored --nocapture

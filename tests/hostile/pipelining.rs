@@ -1,4 +1,4 @@
-//! Requests sent without waiting for answers.
+//! Requests sent without waiting for responses.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use crate::fault::Fault;
 fn pipelined_requests_are_limited_and_answered_in_order() {
     Fault {
         name: "pipelining, one connection",
-        did: "5,000 delayed requests down one connection",
+        did: "5,000 delayed requests on one connection",
         resident_max_mib: 60,
         flags: &[],
     }
     .survived(|server| {
-        // The order shows by the statuses.
+        // The statuses show the order.
         let statuses = [200, 201, 202, 400, 401, 403, 404];
         let mut crowd = Crowd::connect(server.address, 1);
         for status in statuses.iter().cycle().take(5_000) {
@@ -30,21 +30,20 @@ fn pipelined_requests_are_limited_and_answered_in_order() {
             "{seen:?}"
         );
         assert!(matches!(seen[answered..], [] | [503]), "{seen:?}");
-        let requests = server.metric("http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}");
-        assert!(requests.is_some());
+        assert!(answered > 0, "nothing was answered before the connection was closed");
         format!(
             "{answered} responses in order, then {}",
             if seen.len() > answered {
-                "503 and the end"
+                "503 and closed"
             } else {
-                "the end"
+                "closed"
             }
         )
     });
 }
 
 #[test]
-fn pipelined_scrapes_hold_up_nobody() {
+fn pipelined_scrapes_do_not_delay_others() {
     Fault {
         name: "pipelining, 100 connections",
         did: "a delayed request and 300 scrapes behind it on each of 100 connections",
@@ -67,8 +66,9 @@ fn pipelined_scrapes_hold_up_nobody() {
                 assert!(behind.iter().all(|status| *status == 200), "{statuses:?}");
             }
         }
+        assert!(answers > 0, "nothing was answered before the connections were closed");
         format!(
-            "{answers} answers, in order, at most {CONNECTION_IN_FLIGHT_MAX} and a 503 in flight for each connection"
+            "{answers} responses in order, at most {CONNECTION_IN_FLIGHT_MAX} and a 503 in flight for each connection"
         )
     });
 }
@@ -76,8 +76,8 @@ fn pipelined_scrapes_hold_up_nobody() {
 #[test]
 fn a_flood_is_closed_each_time_it_starts_again() {
     Fault {
-        name: "pipelining without an end",
-        did: "100 connections send 5,000 requests each at once, read nothing, and are opened anew, three times",
+        name: "endless pipelining",
+        did: "100 connections send 5,000 requests each at once, read nothing and reconnect, three times",
         resident_max_mib: 400,
         flags: &[],
     }
@@ -85,8 +85,9 @@ fn a_flood_is_closed_each_time_it_starts_again() {
         for _ in 0..3 {
             let mut crowd = Crowd::connect(server.address, 100);
             crowd.send(&b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
-            crowd.spend(Duration::from_secs(3), false);
+            crowd.run_for(Duration::from_secs(3), false);
+            assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed));
         }
-        "closed".to_owned()
+        "all closed".to_owned()
     });
 }

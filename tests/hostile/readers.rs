@@ -1,13 +1,13 @@
-//! Clients that do not read their responses, or slowly.
+//! Clients that read their responses slowly or not at all.
 
 use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
-use crate::fault::{Fault, ask};
+use crate::fault::{Fault, fetch_status};
 use crate::support::server::Server;
 
 #[test]
-fn readers_that_never_read_hold_up_nobody() {
+fn readers_that_never_read_do_not_delay_others() {
     Fault {
         name: "readers that never read",
         did: "100 connections request `/metrics` 5,000 times each and read nothing for 8 s",
@@ -17,7 +17,7 @@ fn readers_that_never_read_hold_up_nobody() {
     .survived(|server| {
         let mut crowd = Crowd::connect(server.address, 100);
         crowd.send(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
-        crowd.spend(Duration::from_secs(8), false);
+        crowd.run_for(Duration::from_secs(8), false);
         assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed));
         "closed".to_owned()
     });
@@ -27,14 +27,14 @@ fn readers_that_never_read_hold_up_nobody() {
 fn readers_that_stall_are_closed() {
     Fault {
         name: "readers that stall",
-        did: "200 connections request `/ui` 60 times each, within what a connection may have in flight, and read nothing for 6 s",
+        did: "200 connections request `/ui` 60 times each, within the limit of a connection, and read nothing for 6 s",
         resident_max_mib: 200,
         flags: &[],
     }
     .survived(|server| {
         let mut crowd = Crowd::connect(server.address, 200);
         crowd.send(&b"GET /ui HTTP/1.1\r\nHost: test\r\n\r\n".repeat(60));
-        crowd.spend(Duration::from_secs(6), false);
+        crowd.run_for(Duration::from_secs(6), false);
         assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed || member.has(60)));
         let closed = crowd.count(|member| !member.has(60));
         assert!(closed > 100, "only {closed} were closed");
@@ -42,21 +42,22 @@ fn readers_that_stall_are_closed() {
     });
 }
 
-/// How long a fresh client waits at worst while [`DRIPPING`] clients read slowly.
+/// The longest time that a fresh client may wait while [`DRIPPING`] clients read slowly.
 const WORST_WAIT_MAX: Duration = Duration::from_millis(250);
 
-/// How often the case is run at most: the machine may have had other things to do.
+/// How often the case is run at most, since the machine may have been busy.
 const ATTEMPTS_MAX: u32 = 3;
 
-const DRIPS_FOR: Duration = Duration::from_secs(6);
+const DRIP_FOR: Duration = Duration::from_secs(6);
 
-/// Clients that each read 2 kB every 20 ms, which is too slow for what they request and too fast to count as stalled.
+/// The number of clients that each read 2 kB every 20 ms: too slowly for what they request, and too fast to count as
+/// stalled.
 const DRIPPING: usize = 200;
 
 #[test]
-fn readers_that_drip_hold_up_nobody_for_longer_than_250_ms() {
+fn slow_readers_delay_others_by_at_most_250_ms() {
     Fault {
-        name: "readers that drip",
+        name: "slow readers",
         did: "200 connections request `/metrics` 100 times each and read 2 kB every 20 ms for 6 s",
         resident_max_mib: 200,
         flags: &[],
@@ -66,17 +67,17 @@ fn readers_that_drip_hold_up_nobody_for_longer_than_250_ms() {
             let (worst, closed) = drip(server);
             if worst <= WORST_WAIT_MAX {
                 return format!(
-                    "{closed} closed; a fresh client waited for {} ms at worst",
+                    "{closed} closed; a fresh client waited at most {} ms",
                     worst.as_millis()
                 );
             }
             println!("a fresh client waited for {worst:?} in attempt {attempt}");
         }
-        panic!("fresh clients waited for longer than {WORST_WAIT_MAX:?}, {ATTEMPTS_MAX} times of {ATTEMPTS_MAX}")
+        panic!("fresh clients waited for longer than {WORST_WAIT_MAX:?} in each of {ATTEMPTS_MAX} attempts")
     });
 }
 
-/// Returns how long a fresh client waited at worst, and how many of the dripping ones were closed.
+/// Returns the longest time that a fresh client waited, and how many of the slow readers were closed.
 fn drip(server: &Server) -> (Duration, usize) {
     let mut crowd = Crowd::connect(server.address, DRIPPING);
     crowd.send(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(100));
@@ -84,15 +85,15 @@ fn drip(server: &Server) -> (Duration, usize) {
     let worst = std::thread::scope(|scope| {
         let fresh = scope.spawn(|| {
             let mut worst = Duration::ZERO;
-            while begun.elapsed() < DRIPS_FOR {
+            while begun.elapsed() < DRIP_FOR {
                 let start = Instant::now();
-                assert_eq!(ask(server.address, "/healthz"), Some(200));
+                assert_eq!(fetch_status(server.address, "/healthz"), Some(200));
                 worst = worst.max(start.elapsed());
                 std::thread::sleep(Duration::from_millis(5));
             }
             worst
         });
-        while begun.elapsed() < DRIPS_FOR {
+        while begun.elapsed() < DRIP_FOR {
             let round = Instant::now();
             crowd.drip(2_000);
             std::thread::sleep(Duration::from_millis(20).saturating_sub(round.elapsed()));

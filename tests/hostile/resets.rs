@@ -9,7 +9,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::fault::Fault;
 
-/// Sends bytes, reads `read` bytes, and resets the connection.
+/// Sends `sent` on a new connection, reads `read` bytes, and resets the connection.
 pub fn reset(address: SocketAddr, sent: &[u8], read: usize) {
     let mut stream = TcpStream::connect(address).expect("the server accepts");
     stream.write_all(sent).unwrap();
@@ -29,10 +29,10 @@ fn reset_now(stream: TcpStream) {
 }
 
 #[test]
-fn thousands_of_resets_harm_nobody() {
+fn thousands_of_resets_do_no_harm() {
     Fault {
         name: "resets",
-        did: "6,000 connections reset: before a request, in its head, while it waits, while its answer is read",
+        did: "6,000 connections reset: before a request, within its head, while it waits, while its response is read",
         resident_max_mib: 100,
         flags: &[],
     }
@@ -43,7 +43,7 @@ fn thousands_of_resets_harm_nobody() {
             reset(server.address, b"GET / HTTP/1.1\r\nHost: test\r\n\r\n", 0);
             reset(server.address, b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n", 12);
         }
-        // Nobody receives the delayed responses.
+        // The delayed requests stay in flight until they are due, though no client is left to receive the responses.
         crate::support::wait_for("all to be answered", Duration::from_secs(5), || {
             (server.metric("http_requests_in_flight")? <= 1.0).then_some(())
         });

@@ -1,4 +1,4 @@
-//! Connections that say nothing, or next to nothing.
+//! Connections that send nothing, or almost nothing.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::fault::Fault;
 fn silent_and_dribbling_connections_are_closed_within_30_seconds() {
     Fault {
         name: "silence",
-        did: "2,000 connections that send nothing, 500 that send a byte of a header each second",
+        did: "2,000 connections that send nothing, 500 that send one byte of a header field each second",
         resident_max_mib: 120,
         flags: &[],
     }
@@ -20,8 +20,8 @@ fn silent_and_dribbling_connections_are_closed_within_30_seconds() {
         dribbling.send(b"GET / HTTP/1.1\r\nHost: test\r\nX-Dribble: ");
         while start.elapsed() < Duration::from_secs(30) {
             dribbling.send(b"x");
-            dribbling.spend(Duration::from_millis(500), true);
-            silent.spend(Duration::from_millis(500), true);
+            dribbling.run_for(Duration::from_millis(500), true);
+            silent.run_for(Duration::from_millis(500), true);
             if [&silent, &dribbling]
                 .iter()
                 .all(|crowd| crowd.members.iter().all(|member| member.closed))

@@ -1,10 +1,10 @@
-//! A mix of all faults for three minutes, run by hand.
+//! A mix of faults for three minutes, run by hand.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
-use crate::fault::{ask, turn};
+use crate::fault::{fetch_status, turn};
 use crate::resets::reset;
 use crate::support::client::load_until;
 use crate::support::server::Server;
@@ -12,10 +12,11 @@ use crate::support::wait_for;
 
 const LASTS: Duration = Duration::from_secs(180);
 
-/// Clients that do nothing wrong, and none of whose requests may be lost.
+/// The number of well-behaved clients, none of whose requests may be lost.
 const CLIENTS: usize = 200;
 
-/// What each of the others sends, how many at a time, whether they read, and for how long they stay, seconds.
+/// The other clients: what they send, how many connect at a time, whether they read, and how long they stay, in
+/// seconds.
 const FAULTS: [(&[u8], usize, bool, u64); 9] = [
     (b"", 200, false, 5),
     (b"GET / HTTP/1.1\r\nHost: test\r\nX-Dribble: ", 100, false, 5),
@@ -45,7 +46,7 @@ const FAULTS: [(&[u8], usize, bool, u64); 9] = [
 
 #[test]
 #[ignore = "takes three minutes; run by hand"]
-fn three_minutes_of_all_faults_lose_and_leak_nothing() {
+fn three_minutes_of_mixed_faults_lose_and_leak_nothing() {
     let _turn = turn();
     let server = Server::start(&["--access-log", "false"]);
     server.get("/healthz");
@@ -59,20 +60,20 @@ fn three_minutes_of_all_faults_lose_and_leak_nothing() {
     let before = figures();
     let begun = Instant::now();
     let stop = AtomicBool::new(false);
-    let (seen, mut probes, turned_away) = std::thread::scope(|scope| {
+    let (seen, mut probes, closed_unanswered) = std::thread::scope(|scope| {
         let stop = &stop;
         let address = server.address;
         let clients = scope.spawn(move || load_until(address, "/", CLIENTS, LASTS, &AtomicBool::new(false)));
-        for (said, count, reading, stays_s) in FAULTS {
+        for (sent, count, reading, stays_s) in FAULTS {
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     let mut crowd = Crowd::connect(address, count);
-                    crowd.send(&if said.starts_with(b"GET /ui") {
-                        said.repeat(100)
+                    crowd.send(&if sent.starts_with(b"GET /ui") {
+                        sent.repeat(100)
                     } else {
-                        said.to_vec()
+                        sent.to_vec()
                     });
-                    crowd.spend(Duration::from_secs(stays_s), reading);
+                    crowd.run_for(Duration::from_secs(stays_s), reading);
                 }
             });
         }
@@ -85,12 +86,12 @@ fn three_minutes_of_all_faults_lose_and_leak_nothing() {
             }
         });
         let mut probes = Vec::new();
-        let mut turned_away = 0;
+        let mut closed_unanswered = 0;
         let mut resident = Vec::new();
         while begun.elapsed() < LASTS {
             let start = Instant::now();
-            // A port that is in use again within a second of being closed may be closed unanswered.
-            turned_away += usize::from(ask(address, "/metrics") != Some(200));
+            // A connection from a port that is reused within a second may be closed unanswered.
+            closed_unanswered += usize::from(fetch_status(address, "/metrics") != Some(200));
             probes.push(start.elapsed());
             if resident.len() as u64 <= begun.elapsed().as_secs() / 20 {
                 resident.push(server.resident_bytes() >> 20);
@@ -98,8 +99,8 @@ fn three_minutes_of_all_faults_lose_and_leak_nothing() {
             std::thread::sleep(Duration::from_millis(50));
         }
         stop.store(true, Ordering::Relaxed);
-        println!("resident memory each 20 s: {resident:?} MiB");
-        (clients.join().unwrap(), probes, turned_away)
+        println!("resident memory every 20 s: {resident:?} MiB");
+        (clients.join().unwrap(), probes, closed_unanswered)
     });
     let exposition = server.metrics();
     let served: f64 = exposition
@@ -109,7 +110,7 @@ fn three_minutes_of_all_faults_lose_and_leak_nothing() {
         .sum();
     probes.sort_unstable();
     println!(
-        "requests served {served}, of {CLIENTS} regular clients {}, lost {}; probes: median {:?}, 99th percentile {:?}, worst {:?}",
+        "requests served {served}, those of {CLIENTS} well-behaved clients {}, lost {}; probes: median {:?}, 99th percentile {:?}, worst {:?}",
         seen.latencies.len(),
         seen.lost,
         probes[probes.len() / 2],
@@ -117,15 +118,19 @@ fn three_minutes_of_all_faults_lose_and_leak_nothing() {
         probes.last().unwrap()
     );
     println!(
-        "MiB, descriptors, threads before {before:?}, right after {:?}",
+        "MiB, descriptors, threads: before {before:?}, right after {:?}",
         figures()
     );
-    wait_for("descriptors and threads to be back", Duration::from_secs(40), || {
-        let now = figures();
-        (now.1 <= before.1 + 6 && now.2 <= before.2 + 6).then_some(())
-    });
-    println!("and back {:?}", figures());
-    println!("probes {}, turned away {turned_away}", probes.len());
-    assert!(turned_away * 500 <= probes.len(), "{turned_away}");
+    wait_for(
+        "descriptors and threads to be as before",
+        Duration::from_secs(40),
+        || {
+            let now = figures();
+            (now.1 <= before.1 + 6 && now.2 <= before.2 + 6).then_some(())
+        },
+    );
+    println!("recovered {:?}", figures());
+    println!("probes {}, closed unanswered {closed_unanswered}", probes.len());
+    assert!(closed_unanswered * 500 <= probes.len(), "{closed_unanswered}");
     assert_eq!(seen.lost, 0);
 }

@@ -45,7 +45,7 @@ pub fn lengths() -> Group {
     let malformed = |lines: &[&str], body: &str| -> Case { refused(head(POST, lines) + body, 400) };
     Group {
         title: "Content-Length",
-        about: "One line of digits. Anything else is refused, since two parsers could read it differently.",
+        about: "One line of digits. Anything else is refused, since two parsers could understand it differently.",
         cases: vec![
             malformed(&["Content-Length: +5"], "xxxxx"),
             malformed(&["Content-Length: -1"], ""),
@@ -78,7 +78,7 @@ pub fn unread() -> Group {
     let expecting = |lines: &[&str]| -> Case { refused(head(POST, lines), 413) };
     Group {
         title: "Transfer-Encoding and Expect",
-        about: "A body whose end only `Transfer-Encoding` tells, or that waits for `100 Continue`, is refused unread.",
+        about: "A body with a `Transfer-Encoding`, or one that waits for `100 Continue`, is refused unread.",
         cases: vec![
             chunked(&["Transfer-Encoding: chunked"]),
             chunked(&["transfer-encoding: Chunked"]),

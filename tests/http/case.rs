@@ -1,4 +1,4 @@
-//! One case: the bytes that are sent, and what comes back.
+//! A case: the bytes to send, and the expected response.
 
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Read, Write};
@@ -10,13 +10,13 @@ use crate::support::server::Server;
 /// How long the server may take to respond, or to close.
 const WITHIN: Duration = Duration::from_secs(3);
 
-/// How long nothing must arrive before a case counts as not responded to.
+/// How long nothing must arrive until a case counts as unanswered.
 const SILENCE: Duration = Duration::from_millis(400);
 
-/// The request by which a connection shows that it is still open.
+/// The request that shows that a connection is still open.
 const NEXT: &[u8] = b"GET /readyz HTTP/1.1\r\nHost: test\r\n\r\n";
 
-/// What is sent on one connection, and what comes back.
+/// What is sent on one connection, and what must happen.
 pub struct Case {
     /// One or more requests.
     pub sent: String,
@@ -51,30 +51,30 @@ pub enum Body {
     None,
 }
 
-/// What becomes of the connection.
+/// What happens to the connection afterwards.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Then {
     /// The next request on it is answered.
     Open,
     /// The server closes it, and nothing more arrives.
     Closed,
-    /// Nothing arrives, and the server does not close it for now.
+    /// Nothing arrives, and the server does not close the connection for now.
     Silent,
 }
 
-/// A request head: `start`, then `Host: test`, then the other lines.
+/// Returns a request head: `start`, then `Host: test`, then the other lines.
 pub fn head(start: &str, lines: &[&str]) -> String {
     let mut all = vec![start, "Host: test"];
     all.extend(lines);
     bare_head(&all)
 }
 
-/// A request head of just these lines.
+/// Returns a request head of only these lines.
 pub fn bare_head(lines: &[&str]) -> String {
     lines.join("\r\n") + "\r\n\r\n"
 }
 
-/// A case whose request is answered with `status` on a connection that stays open.
+/// Returns a case whose request is answered with `status` on a connection that stays open.
 pub fn answered(sent: impl Into<String>, status: u16) -> Case {
     Case {
         sent: sent.into(),
@@ -87,7 +87,7 @@ pub fn answered(sent: impl Into<String>, status: u16) -> Case {
     }
 }
 
-/// A case whose request is answered with `status` and `Connection: close`.
+/// Returns a case whose request is answered with `status` and `Connection: close`.
 pub fn last(sent: impl Into<String>, status: u16) -> Case {
     Case {
         sent: sent.into(),
@@ -100,7 +100,7 @@ pub fn last(sent: impl Into<String>, status: u16) -> Case {
     }
 }
 
-/// A case that is refused in the form of every error, after which the connection closes.
+/// Returns a case that gets the common form of an error, after which the connection closes.
 pub fn refused(sent: impl Into<String>, status: u16) -> Case {
     last(sent, status)
         .with(Field::Is("Content-Type", "text/plain; charset=utf-8"))
@@ -108,7 +108,7 @@ pub fn refused(sent: impl Into<String>, status: u16) -> Case {
         .body(Body::Line)
 }
 
-/// A case that tiny_http answers by itself, with an empty response, before it closes.
+/// Returns a case that tiny_http itself answers with an empty response, before it closes the connection.
 pub fn answered_by_tiny_http(sent: impl Into<String>, status: u16) -> Case {
     Case {
         sent: sent.into(),
@@ -121,7 +121,7 @@ pub fn answered_by_tiny_http(sent: impl Into<String>, status: u16) -> Case {
     }
 }
 
-/// A case that gets no response.
+/// Returns a case that gets no response.
 pub fn no_response(sent: impl Into<String>, then: Then) -> Case {
     Case {
         sent: sent.into(),
@@ -141,9 +141,9 @@ impl Case {
         self
     }
 
-    /// The row of the table: what is sent, and what comes back.
+    /// Returns the row of the table: what is sent, and the response.
     pub fn row(&self) -> String {
-        let mut back = match &self.response {
+        let mut outcome = match &self.response {
             None => "nothing".to_owned(),
             Some(expected) => {
                 let mut text = expected.status.to_string();
@@ -151,7 +151,7 @@ impl Case {
                     let _ = match field {
                         Field::Is(name, value) => write!(text, ", `{name}: {value}`"),
                         Field::Present(name) => write!(text, ", `{name}`"),
-                        // The state of the connection says it.
+                        // The state of the connection, below, covers this.
                         Field::Has("Connection", "close") | Field::Absent("Connection") => Ok(()),
                         Field::Has(name, member) => write!(text, ", `{member}` in `{name}`"),
                         Field::Absent(name) => write!(text, ", no `{name}`"),
@@ -165,13 +165,13 @@ impl Case {
                 text
             }
         };
-        back += match self.then {
+        outcome += match self.then {
             Then::Open => "; stays open",
             Then::Closed if self.announces_close() => "; `Connection: close`",
             Then::Closed => "; closed",
             Then::Silent => "; stays open until a limit closes it",
         };
-        format!("| {} | {back} |", readable(&self.sent))
+        format!("| {} | {outcome} |", readable(&self.sent))
     }
 
     fn announces_close(&self) -> bool {
@@ -181,11 +181,11 @@ impl Case {
             .any(|field| matches!(field, Field::Has("Connection", "close")))
     }
 
-    /// Sends it to the server.
+    /// Sends the case to the server and checks the response.
     ///
     /// # Errors
     ///
-    /// Returns what is not as expected, with all that came back.
+    /// Returns what is not as expected, with everything that was received.
     pub fn run(&self, server: &Server) -> Result<(), String> {
         let mut stream = TcpStream::connect(server.address).map_err(|error| error.to_string())?;
         let bytes: Vec<u8> = self
@@ -194,30 +194,30 @@ impl Case {
             .map(|c| u8::try_from(u32::from(c)).expect("Latin 1"))
             .collect();
         stream.write_all(&bytes).map_err(|error| error.to_string())?;
-        let mut back = Received::default();
-        let outcome = self.check(&mut stream, &mut back);
+        let mut received = Received::default();
+        let outcome = self.check(&mut stream, &mut received);
         let _ = stream.shutdown(Shutdown::Both);
         outcome.map_err(|what| {
-            let came = String::from_utf8_lossy(&back.bytes);
-            let came = came.split("\r\n\r\n").next().unwrap_or_default().replace("\r\n", " / ");
-            let end = if back.ended { "closed" } else { "open" };
+            let text = String::from_utf8_lossy(&received.bytes);
+            let head = text.split("\r\n\r\n").next().unwrap_or_default().replace("\r\n", " / ");
+            let end = if received.ended { "closed" } else { "open" };
             format!(
-                "{}\n    {what}\n    came back: {came:?}, then {end}",
+                "{}\n    {what}\n    received: {head:?}, then {end}",
                 readable(&self.sent)
             )
         })
     }
 
-    fn check(&self, stream: &mut TcpStream, back: &mut Received) -> Result<(), String> {
+    fn check(&self, stream: &mut TcpStream, received: &mut Received) -> Result<(), String> {
         let Some(expected) = &self.response else {
-            back.read(stream, SILENCE, |_| false);
-            let as_expected = back.bytes.is_empty() && back.ended == (self.then == Then::Closed);
+            received.read(stream, SILENCE, |_| false);
+            let as_expected = received.bytes.is_empty() && received.ended == (self.then == Then::Closed);
             return as_expected.then_some(()).ok_or("expected no response".to_owned());
         };
         let head_end = |bytes: &[u8]| bytes.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4);
-        back.read(stream, WITHIN, |bytes| head_end(bytes).is_some());
-        let body_at = head_end(&back.bytes).ok_or("no response")?;
-        let head = String::from_utf8_lossy(&back.bytes[..body_at]).into_owned();
+        received.read(stream, WITHIN, |bytes| head_end(bytes).is_some());
+        let body_at = head_end(&received.bytes).ok_or("no response")?;
+        let head = String::from_utf8_lossy(&received.bytes[..body_at]).into_owned();
         let status = head.get(9..12).and_then(|status| status.parse::<u16>().ok());
         if status != Some(expected.status) {
             return Err(format!("expected {}", expected.status));
@@ -231,11 +231,14 @@ impl Case {
             Some(length) => Some(length.parse::<usize>().map_err(|error| error.to_string())?),
             None => None,
         };
-        back.read(stream, WITHIN, |bytes| {
+        received.read(stream, WITHIN, |bytes| {
             body_len.is_some_and(|len| bytes.len() >= body_at + len)
         });
-        let response_len = body_len.map_or(back.bytes.len(), |len| body_at + len);
-        let body = back.bytes.get(body_at..response_len).ok_or("the body is cut short")?;
+        let response_len = body_len.map_or(received.bytes.len(), |len| body_at + len);
+        let body = received
+            .bytes
+            .get(body_at..response_len)
+            .ok_or("the body is cut short")?;
         let text = String::from_utf8_lossy(body);
         match expected.body {
             Body::Line if !bodyless && (text.lines().count() != 1 || !text.ends_with('\n')) => {
@@ -246,16 +249,16 @@ impl Case {
         }
         match self.then {
             Then::Closed => {
-                back.read(stream, WITHIN, |bytes| bytes.len() > response_len);
-                if !back.ended || back.bytes.len() > response_len {
-                    return Err("expected the connection to close behind the response".to_owned());
+                received.read(stream, WITHIN, |bytes| bytes.len() > response_len);
+                if !received.ended || received.bytes.len() > response_len {
+                    return Err("expected the connection to close after the response".to_owned());
                 }
             }
             Then::Open | Then::Silent => {
                 let _ = stream.write_all(NEXT);
-                let next_has_come = |bytes: &[u8]| bytes[response_len..].windows(6).any(|end| end == b"ready\n");
-                back.read(stream, WITHIN, next_has_come);
-                let next = &back.bytes[response_len..];
+                let next_has_arrived = |bytes: &[u8]| bytes[response_len..].windows(6).any(|end| end == b"ready\n");
+                received.read(stream, WITHIN, next_has_arrived);
+                let next = &received.bytes[response_len..];
                 if !next.starts_with(b"HTTP/1.1 200 ") || !next.ends_with(b"ready\n") {
                     return Err("expected the next request on the connection to be answered".to_owned());
                 }
@@ -265,7 +268,7 @@ impl Case {
     }
 }
 
-/// What has come back so far.
+/// What has been received so far.
 #[derive(Default)]
 struct Received {
     bytes: Vec<u8>,
@@ -273,7 +276,7 @@ struct Received {
 }
 
 impl Received {
-    /// Reads until there is enough or the connection ends, for at most `within`.
+    /// Reads until there is enough or the connection is closed, for at most `within`.
     fn read(&mut self, stream: &mut TcpStream, within: Duration, enough: impl Fn(&[u8]) -> bool) {
         let deadline = Instant::now() + within;
         let mut chunk = [0; 64 * 1024];
@@ -293,7 +296,7 @@ impl Received {
     }
 }
 
-/// The values of a field of a response head, one a line.
+/// Returns the values of a field of a response head, one for each line of it.
 fn values<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
     head.lines()
         .filter_map(|line| line.split_once(": "))
@@ -321,7 +324,7 @@ fn check_field(head: &str, field: &Field) -> Result<(), String> {
     as_expected.then_some(()).ok_or(format!("expected {what}"))
 }
 
-/// The sent bytes as Markdown code: `⏎` for CRLF, without the empty line at the end, long repetitions shortened.
+/// Returns the bytes as Markdown code: `⏎` for CRLF, without the empty line at the end, long repetitions shortened.
 fn readable(sent: &str) -> String {
     let mut text = String::new();
     let sent = sent.strip_suffix("\r\n\r\n").unwrap_or(sent);

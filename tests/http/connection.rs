@@ -1,8 +1,9 @@
-//! `Connection`: a list over all its lines, compared by token (RFC 9110, section 7.6.1), except where tiny_http has decided.
+//! `Connection`: one list over all its lines, compared by token (RFC 9110, section 7.6.1), except where tiny_http
+//! decides.
 //!
-//! tiny_http looks for `close`, `upgrade` and, with HTTP/1.0, `keep-alive` as substrings of the first line alone. Where it has
-//! stopped reading, the connection cannot stay open, and the response says so. Where it reads on against the RFC, the server
-//! closes by itself.
+//! tiny_http looks for `close`, `upgrade` and, with HTTP/1.0, `keep-alive` as substrings of only the first line. If it
+//! stops reading, the connection cannot stay open, and the response says so. If it reads on against the RFC, the server
+//! itself closes the connection.
 
 use crate::case::{Case, answered, head, last};
 use crate::{Group, check};
@@ -21,8 +22,8 @@ pub fn connection() -> Group {
     let old_closes = |lines: &[&str]| last(head(old, lines), 200);
     Group {
         title: "Connection",
-        about: "A list over all its lines, compared by token and without case. `x-close-hint` asks for nothing, but tiny_http has \
-                stopped reading for the letters in it, so the response says that the connection closes.",
+        about: "One list over all its lines, compared by token and without case. `x-close-hint` requests nothing, but tiny_http \
+                stops reading because of the letters in it, so the response says that the connection closes.",
         cases: vec![
             stays(&[]),
             stays(&["Connection: keep-alive"]),

@@ -1,6 +1,6 @@
-//! HTTP as the RFCs have it: raw bytes are sent, and what comes back is checked.
+//! HTTP as the RFCs specify it: the tests send raw bytes and check the response.
 //!
-//! The cases of the other files are the tables of `docs/robustness.md`. To write those anew:
+//! The cases of the other files are the tables of `docs/robustness.md`. To generate those:
 //!
 //! ```text
 //! UPDATE_DOCS=1 cargo test --test http the_tables
@@ -24,14 +24,14 @@ mod tiny_http;
 use case::Case;
 use support::server::Server;
 
-/// Cases of one kind: a heading of `docs/robustness.md`, a sentence, and the table's rows.
+/// Cases of one kind: a heading of `docs/robustness.md`, an explanation, and the table's rows.
 struct Group {
     title: &'static str,
     about: &'static str,
     cases: Vec<Case>,
 }
 
-/// All groups, in the order of the page.
+/// Returns all groups, in the order of `docs/robustness.md`.
 fn groups() -> Vec<Group> {
     vec![
         host::host(),
@@ -48,7 +48,7 @@ fn groups() -> Vec<Group> {
     ]
 }
 
-/// Runs all cases of a group, each on a connection of its own, and reports all that fail.
+/// Runs all cases of a group, each on its own connection, and reports all that fail.
 fn check(group: &Group) {
     let server = Server::start(&["--delay-max", "0s"]);
     let failures: Vec<String> = group.cases.iter().filter_map(|case| case.run(&server).err()).collect();

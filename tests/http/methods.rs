@@ -18,7 +18,7 @@ pub fn head() -> Group {
     };
     Group {
         title: "HEAD",
-        about: "The head of the response to GET, and never a body, also if the request is refused.",
+        about: "The head of the response to GET, and never a body, even if the request is refused.",
         cases: vec![
             plain("/?delay=0s", 200),
             plain("/healthz", 200),
@@ -58,7 +58,8 @@ pub fn options() -> Group {
     };
     Group {
         title: "OPTIONS and other methods",
-        about: "OPTIONS says at once what is allowed, as the health checks of load balancers ask. Other methods are not allowed.",
+        about: "OPTIONS returns at once which methods are allowed, as some load balancers' health checks expect. Other methods \
+                are not allowed.",
         cases: vec![
             known("/"),
             known("*"),
@@ -95,7 +96,7 @@ fn head_never_has_a_body() {
 }
 
 #[test]
-fn options_says_what_is_allowed() {
+fn options_returns_the_allowed_methods() {
     check(&options());
 }
 

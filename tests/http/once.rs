@@ -1,4 +1,4 @@
-//! Fields that are given twice, and which are one list.
+//! Fields with several lines: which are one list, and which are invalid.
 
 use crate::support::server::Server;
 use std::time::Duration;
@@ -10,7 +10,7 @@ const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const OTHER_TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// The exemplars of `/`, once there is one.
+/// Blocks until `/` has an exemplar, and returns all its exemplars.
 fn exemplars(server: &Server) -> Vec<String> {
     wait_for("an exemplar", Duration::from_secs(5), || {
         let mut client = server.connect();
@@ -25,7 +25,7 @@ fn exemplars(server: &Server) -> Vec<String> {
 }
 
 #[test]
-fn one_traceparent_is_the_exemplar() {
+fn a_single_traceparent_becomes_the_exemplar() {
     let server = Server::start(&["--delay-max", "0s"]);
     let mut client = server.connect();
     client.request("GET", "/", &[("traceparent", TRACEPARENT)]);
@@ -35,7 +35,7 @@ fn one_traceparent_is_the_exemplar() {
 }
 
 #[test]
-fn of_two_traceparents_neither_is_used() {
+fn neither_of_two_traceparents_is_used() {
     for pair in [
         [TRACEPARENT, OTHER_TRACEPARENT],
         [TRACEPARENT, TRACEPARENT],

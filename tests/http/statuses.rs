@@ -1,4 +1,4 @@
-//! Simulated statuses and the fields that RFC 9110, section 15, and RFC 6585 have with them.
+//! Simulated statuses, and the fields that RFC 9110, section 15, and RFC 6585 require or expect with them.
 
 use crate::case::{Body, Case, Field, answered, head, last};
 use crate::{Group, check};
@@ -21,7 +21,8 @@ pub fn statuses() -> Group {
         last(head("HEAD /?status=408&delay=0s HTTP/1.1", &[]), 408).body(Body::None),
     ];
     cases.extend(plain);
-    // What would need more than a field, or has no body: 206 and 416 a range, 304 a validator, 407 a proxy, 426 an upgrade.
+    // These need more than a field, or have no body: 206 and 416 need a range, 304 a validator, 407 a proxy, 426 an
+    // upgrade.
     cases.extend([100, 101, 204, 206, 301, 304, 407, 416, 426, 511].map(|status| {
         answered(simulated(status), 400)
             .with(Field::Is("Content-Type", "text/plain; charset=utf-8"))
@@ -29,8 +30,8 @@ pub fn statuses() -> Group {
     }));
     Group {
         title: "Simulated statuses",
-        about: "A status comes with the fields that HTTP requires or expects with it. A status that would need more than that cannot \
-                be requested.",
+        about: "A status has the fields that HTTP requires or expects with it. A status that needs more than that cannot be \
+                requested.",
         cases,
     }
 }

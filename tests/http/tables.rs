@@ -1,4 +1,4 @@
-//! The tables of `docs/robustness.md`, from the cases.
+//! Generates the tables of `docs/robustness.md` from the cases.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,11 @@ const BEGIN: &str = "<!-- tests/http: begin -->\n";
 const END: &str = "<!-- tests/http: end -->\n";
 
 #[test]
-fn the_tables_in_robustness_md_are_the_cases() {
+fn the_tables_in_robustness_md_match_the_cases() {
     let mut tables = String::new();
     for group in groups() {
         tables += &format!(
-            "\n### {}\n\n{}\n\n| sent | comes back |\n| --- | --- |\n",
+            "\n### {}\n\n{}\n\n| sent | response |\n| --- | --- |\n",
             group.title, group.about
         );
         for case in &group.cases {

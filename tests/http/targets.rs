@@ -10,8 +10,8 @@ pub fn targets() -> Group {
     let exposition = "text/plain; version=0.0.4; charset=utf-8";
     Group {
         title: "Targets",
-        about: "An encoded unreserved character means the character, in the path and in the query. An encoded separator never \
-                separates. An invalid escape is refused.",
+        about: "A percent-encoded unreserved character is equivalent to the character, in the path and in the query. An encoded \
+                separator never separates. An invalid escape is refused.",
         cases: vec![
             is("/%6Detrics", exposition),
             is("/%6detrics", exposition),
@@ -53,6 +53,6 @@ pub fn targets() -> Group {
 }
 
 #[test]
-fn an_encoded_unreserved_character_means_the_character() {
+fn an_encoded_unreserved_character_is_equivalent_to_the_character() {
     check(&targets());
 }

@@ -1,4 +1,4 @@
-//! What tiny_http 0.12 answers by itself, before any request reaches this server. A new version of it may differ.
+//! What tiny_http 0.12 itself answers, before a request reaches this server. A new version may differ.
 
 use crate::case::{Then, answered_by_tiny_http, bare_head, head, no_response};
 use crate::{Group, check};
@@ -7,8 +7,8 @@ pub fn by_itself() -> Group {
     let bad = |sent: String| answered_by_tiny_http(sent, 400);
     Group {
         title: "What tiny_http answers",
-        about: "These never reach the server: they are not recorded and not logged, the response is empty and does not say that the \
-                connection closes.",
+        about: "These never reach the server. They are neither recorded nor logged, and the response is empty and does not say \
+                that the connection closes.",
         cases: vec![
             bad(bare_head(&["GET /"])),
             bad(bare_head(&["GET  / HTTP/1.1", "Host: test"])),
@@ -32,8 +32,9 @@ pub fn by_itself() -> Group {
 pub fn silent() -> Group {
     Group {
         title: "What tiny_http does not answer",
-        about: "A byte that is not ASCII closes the connection. Lines without a carriage return are not lines to it, so it waits for \
-                more. `HTTP/2.0` and `HTTP/3.0` block the connection's thread before the 505 that was meant is sent, for good.",
+        about: "A byte that is not ASCII closes the connection. tiny_http does not recognize lines without a carriage return, so it \
+                waits for more. With `HTTP/2.0` and `HTTP/3.0` the connection's thread blocks forever before it sends the intended \
+                505.",
         cases: vec![
             no_response(head("GET /healthz HTTP/1.1", &["X: \u{e9}"]), Then::Closed),
             no_response("GET /\u{ff} HTTP/1.1\r\nHost: test\r\n\r\n", Then::Closed),
@@ -52,7 +53,7 @@ pub fn silent() -> Group {
 }
 
 #[test]
-fn what_tiny_http_answers_by_itself_is_known() {
+fn what_tiny_http_itself_answers_is_known() {
     check(&by_itself());
 }
 

@@ -1,11 +1,12 @@
 #!/bin/sh
-# Makes the Containerfile's build image out of this machine, for where no image can be pulled.
+# Makes the Containerfile's build image from this machine, since no image can be pulled.
 #
 #   tests/image/base.sh NAME
 #
-# The official Rust image is Debian with gcc, libc6-dev and a toolchain under /usr/local. So is this one: of the Debian
-# packages as installed here, and of the toolchain in use. It has no crates: mount a registry at /usr/local/cargo/registry.
-# podman is called with the caller's environment (CONTAINERS_CONF, CONTAINERS_STORAGE_CONF).
+# The official Rust image is Debian with gcc, libc6-dev and a toolchain under /usr/local. So is this one, made of the
+# Debian packages installed here and the toolchain in use. It has no crates: mount a registry at
+# /usr/local/cargo/registry.
+# Calls podman with the caller's environment (CONTAINERS_CONF, CONTAINERS_STORAGE_CONF).
 set -eu
 name=$1
 
@@ -14,13 +15,13 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root
 mkdir "$root"
 
-# What Debian's gcc and a shell need, down to the last library, less what no build reads.
+# Everything that Debian's gcc and a shell need, except files that no build reads.
 packages=$(apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks \
     --no-replaces --no-enhances base-files dash coreutils sed gcc libc6-dev | grep '^[a-z0-9]' | sort -u)
-# shellcheck disable=SC2086 # one word a package
+# shellcheck disable=SC2086 # one word for each package
 dpkg-query --listfiles $packages > "$work/packaged"
 printf '%s\n' /bin /sbin /lib /lib64 /usr/bin/cc /etc/alternatives/cc >> "$work/packaged"
-# What is packaged for /bin and /lib lies under /usr, where Debian's symbolic links lead.
+# Files packaged for /bin and /lib are under /usr, where Debian's symbolic links point.
 grep '^/' "$work/packaged" | grep -vE '^/usr/share/(doc|info|locale|man)/' \
     | sed -E 's,^/(bin|sbin|lib|lib64)/,/usr/\1/,; s,^/,,' | sort -u > "$work/files"
 tar --create --directory / --no-recursion --files-from "$work/files" | tar --extract --directory "$root"

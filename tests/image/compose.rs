@@ -1,5 +1,5 @@
-//! compose.yaml: valid by the Compose specification, of the same versions as the manifests, and run by podman-compose; all but
-//! Grafana, whose image cannot be made here.
+//! compose.yaml is valid, has the same versions as the manifests, and runs with podman-compose. Grafana does not run,
+//! since its image cannot be made here.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use crate::support::prometheus::{Major, percent_encoded};
 use crate::support::server::value_of;
 use crate::support::wait_for;
 
-/// The Compose specification's schema lies in this Go module.
+/// The Go module that contains the schema of the Compose specification.
 const COMPOSE_GO: &str = "github.com/compose-spec/compose-go/v2@v2.16.2";
-/// What the file promises.
+/// The load that compose.yaml promises.
 const REQUESTS_PER_SECOND: f64 = 20.0;
 
 fn folder() -> PathBuf {
@@ -34,7 +34,7 @@ fn tool(name: &str) -> PathBuf {
 }
 
 #[test]
-fn compose_yaml_is_valid_by_the_schema_of_the_compose_specification() {
+fn compose_yaml_is_valid_according_to_the_compose_specification() {
     let go = stdout(&mut Command::new(root().join("tests/tools/go")));
     let module = stdout(
         Command::new(go.trim())
@@ -92,7 +92,7 @@ fn grafana_finds_its_data_source_the_trace_link_and_the_dashboard_where_compose_
     let source = &sources["datasources"][0];
     assert_eq!(source["url"], "http://prometheus:9090");
     assert_eq!(services["prometheus"]["ports"][0], "127.0.0.1:9090:9090");
-    // The rest is as in the cluster.
+    // The rest is the same as in the cluster.
     let in_cluster = manifest::object("monitoring/grafana/configmap.yaml", "ConfigMap");
     let in_cluster = manifest::parse(in_cluster["data"]["datasources.yaml"].as_str().unwrap()).remove(0);
     assert_eq!(source["jsonData"], in_cluster["datasources"][0]["jsonData"]);
@@ -106,7 +106,7 @@ fn grafana_finds_its_data_source_the_trace_link_and_the_dashboard_where_compose_
     assert_eq!(mounted_from(home.unwrap()), root().join("dashboard.json"));
 }
 
-/// The services of compose.yaml that run here, in a network of their own; removed when it is dropped.
+/// The services of compose.yaml that can run here, in their own network. Dropping it removes them.
 struct Composed<'a> {
     network: &'a Network,
     podman: &'static Podman,
@@ -147,7 +147,7 @@ impl<'a> Composed<'a> {
         command
     }
 
-    /// The body of a GET that is answered with 200.
+    /// Returns the body of the response to a GET request if its status is 200.
     fn get(&self, url: &str) -> Option<String> {
         let mut curl = self.network.inside("curl", self.podman);
         let output = curl

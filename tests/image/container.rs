@@ -1,4 +1,4 @@
-//! One container of the image, ended when it goes out of scope.
+//! A container of the image.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use crate::podman::{IMAGE, Podman};
 use crate::support::client::{Client, Response};
 use crate::support::wait_for;
 
-/// A running container, listening on a loopback port of the machine.
+/// A running container that listens on a loopback port of the machine. Dropping it removes it.
 pub struct Container {
     podman: &'static Podman,
     pub name: String,
@@ -19,12 +19,12 @@ pub struct Container {
 }
 
 impl Container {
-    /// Runs the image as its own user, confined as a cluster would confine it, and waits for its start line.
+    /// Runs the image as its default user, confined as in a cluster, and waits for the start line.
     pub fn run(podman: &'static Podman, name: &str, arguments: &[&str]) -> Self {
         Self::run_with(podman, name, &[], arguments)
     }
 
-    /// The same as another user, as platforms do that assign one.
+    /// The same as another user, as on platforms that assign one.
     pub fn run_as(user: &str, podman: &'static Podman, name: &str) -> Self {
         Self::run_with(podman, name, &["--user", user], &[])
     }
@@ -74,18 +74,18 @@ impl Container {
         rest.split_once(',')?.0.parse().ok()
     }
 
-    /// One GET on a connection of its own.
+    /// Sends one GET request on its own connection.
     pub fn get(&self, target: &str) -> Response {
         Client::connect(self.address).get(target)
     }
 
-    /// What podman knows of it.
+    /// Returns the output of `podman inspect`.
     pub fn inspect(&self) -> Value {
         let mut list: Vec<Value> = serde_json::from_str(&self.podman.run(&["inspect", &self.name])).unwrap();
         list.remove(0)
     }
 
-    /// A field of /proc/PID/status of its process.
+    /// Returns a field of the process's /proc/PID/status.
     pub fn status(&self, field: &str) -> String {
         status(self.pid, field)
     }
@@ -101,7 +101,7 @@ impl Drop for Container {
     }
 }
 
-/// A field of a process's /proc/PID/status.
+/// Returns a field of a process's /proc/PID/status.
 pub fn status(pid: u32, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let value = status

@@ -1,11 +1,11 @@
-//! A network of a test's own, for what listens on fixed ports.
+//! A separate network for a test, so that programs can listen on fixed ports.
 
 use std::ffi::OsStr;
 use std::process::Command;
 
 use crate::podman::{Podman, stdout};
 
-/// A network namespace with its loopback up; deleted when it is dropped.
+/// A network namespace with its loopback interface up. Dropping it deletes it.
 pub struct Network {
     name: String,
 }
@@ -20,7 +20,7 @@ impl Network {
         network
     }
 
-    /// A command that runs inside. Not `ip netns exec`, which would hide the control groups from it.
+    /// Returns a command that runs inside. `ip netns exec` would hide the control groups from it.
     pub fn inside(&self, program: impl AsRef<OsStr>, podman: &Podman) -> Command {
         let mut command = podman.configured("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.name)).arg(program);

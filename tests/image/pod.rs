@@ -1,4 +1,4 @@
-//! The Deployment, run by podman in place of a cluster, in a network of its own: probed, scraped, and drained.
+//! The Deployment, run by podman in place of a cluster and in its own network, is probed, scraped and drained.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::podman::{Podman, stdout};
 use crate::support::prometheus::{Major, percent_encoded};
 use crate::support::wait_for;
 
-/// The Deployment's pod as podman plays it.
+/// The Deployment's pod, run by `podman kube play`. Dropping it removes it.
 struct Pod<'a> {
     network: &'a Network,
     podman: &'static Podman,
@@ -22,7 +22,7 @@ struct Pod<'a> {
 }
 
 impl<'a> Pod<'a> {
-    /// Plays the Deployment, as one pod, since it leaves their number open.
+    /// Runs the Deployment as one pod, since it does not set a number of replicas.
     fn play(network: &'a Network, podman: &'static Podman) -> Self {
         let file = manifest::folder().join("deployment.yaml");
         let pod = Self { network, podman, file };
@@ -40,7 +40,7 @@ impl<'a> Pod<'a> {
             .output();
     }
 
-    /// The status code and the body of a GET of the pod, from where it runs.
+    /// Sends a GET request to the pod from its own network. Returns the status code and the body.
     fn get(&self, target: &str) -> Option<(String, String)> {
         let answer = self
             .network
@@ -67,7 +67,7 @@ impl Drop for Pod<'_> {
     }
 }
 
-/// Prometheus beside the pod, on the scrape configuration of the manifests.
+/// Prometheus beside the pod, with the scrape configuration of the manifests.
 struct Prometheus<'a> {
     child: Child,
     folder: PathBuf,
@@ -102,7 +102,7 @@ impl<'a> Prometheus<'a> {
         }
     }
 
-    /// The one series that a query answers, if there is one.
+    /// Returns the first series in the result of a query, if there is one.
     fn query(&self, promql: &str) -> Option<Value> {
         let url = format!("http://127.0.0.1:9090/api/v1/query?query={}", percent_encoded(promql));
         let output = self
@@ -125,7 +125,7 @@ impl Drop for Prometheus<'_> {
 }
 
 #[test]
-fn the_deployment_is_probed_and_scraped_as_its_manifest_says_and_ends_in_its_grace_period() {
+fn the_deployment_is_probed_and_scraped_as_its_manifest_says_and_exits_within_its_grace_period() {
     const REQUESTS: usize = 20;
     let podman = Podman::with_image();
     let network = Network::new("pod");

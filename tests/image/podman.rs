@@ -1,5 +1,6 @@
-//! A podman of the tests' own: its images and containers lie below Cargo's target folder, not among the machine's, and stay
-//! there as a cache of layers until `cargo clean`. Needs root, as network namespaces and overlay mounts do.
+//! podman with its own storage for the tests: images and containers are below Cargo's target folder, not among the
+//! machine's, and stay there as a cache of layers until `cargo clean`. Needs root, as network namespaces and overlay
+//! mounts do.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ impl Podman {
     fn prepare() -> Self {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("podman");
         fs::create_dir_all(&home).unwrap();
-        // A container may not be given more descriptors than its parent has.
+        // A container cannot have more descriptors than its parent.
         let limits = fs::read_to_string("/proc/self/limits").unwrap();
         let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
         let descriptors = line.split_whitespace().nth(4).unwrap();
@@ -31,7 +32,7 @@ impl Podman {
             ),
         )
         .unwrap();
-        // The run root is short because sockets lie below it, whose names the kernel limits to 107 bytes.
+        // The run root is short because there are sockets below it, whose paths the kernel limits to 107 bytes.
         fs::write(
             home.join("storage.conf"),
             format!(
@@ -43,7 +44,7 @@ impl Podman {
         Self { home }
     }
 
-    /// The podman of this test program, with the image built.
+    /// Returns the podman of this test program. The first call builds the image.
     pub fn with_image() -> &'static Self {
         static PODMAN: OnceLock<Podman> = OnceLock::new();
         PODMAN.get_or_init(|| {
@@ -54,12 +55,12 @@ impl Podman {
         })
     }
 
-    /// podman, to be given its arguments.
+    /// Returns a command for podman, without arguments.
     pub fn command(&self) -> Command {
         self.configured("podman")
     }
 
-    /// A program that itself calls podman.
+    /// Returns a command for a program that itself calls podman.
     pub fn configured(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         command
@@ -68,12 +69,12 @@ impl Podman {
         command
     }
 
-    /// What podman prints on standard output when called with these words.
-    pub fn run(&self, words: &[&str]) -> String {
-        stdout(self.command().args(words))
+    /// Returns the standard output of podman with these arguments. Panics if it fails.
+    pub fn run(&self, arguments: &[&str]) -> String {
+        stdout(self.command().args(arguments))
     }
 
-    /// The build image cannot be pulled here: this machine lends its own compiler under that image's name.
+    /// Makes an image from this machine's compiler, under the name of the build image, which cannot be pulled here.
     fn make_build_image(&self) {
         let containerfile = fs::read_to_string(root().join("Containerfile")).unwrap();
         let version = containerfile
@@ -106,7 +107,7 @@ impl Podman {
         fs::write(stamp, made_of).unwrap();
     }
 
-    /// Builds the Containerfile as it is.
+    /// Builds the unchanged Containerfile.
     fn build(&self) {
         let mut build = self.command();
         build.current_dir(root()).arg("build").args(build_flags());
@@ -115,7 +116,7 @@ impl Podman {
     }
 }
 
-/// The flags that `podman build` needs here: where the crates are that Cargo has fetched, and that nothing can be pulled.
+/// Returns the flags that `podman build` needs here: the folder of the crates that Cargo has fetched, and not to pull.
 pub fn build_flags() -> [String; 4] {
     let registry = std::env::var_os("CARGO_HOME")
         .map_or_else(
@@ -131,19 +132,19 @@ pub fn build_flags() -> [String; 4] {
     ]
 }
 
-/// The package's folder.
+/// Returns the package's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Standard output of a command that must succeed.
+/// Returns the standard output of a command. Panics if it fails.
 pub fn stdout(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
     assert!(
         status.success(),
-        "{command:?} ended with {status}\n{}{}",
+        "{command:?} failed with {status}\n{}{}",
         String::from_utf8_lossy(&stdout),
         String::from_utf8_lossy(&stderr)
     );

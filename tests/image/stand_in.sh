@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes an image of a program of this machine, for where the real one cannot be pulled.
+# Makes an image from a program of this machine, since the real image cannot be pulled.
 #
 #   tests/image/stand_in.sh NAME PROGRAM USER [FOLDER]
 #
-# The image holds the program, the libraries that it loads, and what it needs to resolve names. It runs as USER, to whom FOLDER
-# belongs, as in the image that it stands in for. podman is called with the caller's environment.
+# The image has the program, the libraries that it loads, and what it needs to resolve names. It runs as USER, who owns
+# FOLDER, as in the real image. Calls podman with the caller's environment.
 set -eu
 name=$1 program=$2 user=$3 folder=${4:-}
 

@@ -1,4 +1,4 @@
-//! The manifests under yaml/, as values.
+//! Access to the manifests in yaml/.
 #![allow(dead_code)]
 
 use std::fs;
@@ -6,29 +6,29 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-/// The package's folder.
+/// Returns the package's folder.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// yaml/ of the package.
+/// Returns the package's folder yaml/.
 pub fn folder() -> PathBuf {
     root().join("yaml")
 }
 
-/// Every document of a file under yaml/.
+/// Returns every document of a file in yaml/.
 pub fn documents(file: &str) -> Vec<Value> {
     parse(&fs::read_to_string(folder().join(file)).unwrap())
 }
 
-/// Every document of a YAML text.
+/// Returns every document of a YAML text.
 pub fn parse(text: &str) -> Vec<Value> {
     text.split("\n---\n")
         .map(|document| serde_yaml_ng::from_str(document).unwrap())
         .collect()
 }
 
-/// The one document of a kind in a file under yaml/.
+/// Returns the one object of a kind in a file in yaml/.
 pub fn object(file: &str, kind: &str) -> Value {
     let mut objects = documents(file);
     objects.retain(|object| object["kind"] == kind);
@@ -36,8 +36,8 @@ pub fn object(file: &str, kind: &str) -> Value {
     objects.remove(0)
 }
 
-/// The scrape configuration out of Prometheus' ConfigMap, with its discovery of pods by the Kubernetes API replaced by a file
-/// that carries the labels that discovery would have found.
+/// Returns the scrape configuration of Prometheus's ConfigMap. In place of the Kubernetes API it uses a file with the
+/// labels that discovery would have found.
 pub fn scrape_config(discovered: &Path) -> String {
     let config = object("monitoring/prometheus/configmap.yaml", "ConfigMap")["data"]["prometheus.yml"]
         .as_str()
@@ -51,7 +51,7 @@ pub fn scrape_config(discovered: &Path) -> String {
     )
 }
 
-/// The labels that Prometheus' Kubernetes discovery gives a pod of this template.
+/// Returns the labels that Prometheus's Kubernetes discovery gives a pod of this template.
 pub fn discovered_labels(template: &Value, name: &str, ip: &str, port: u16) -> Value {
     let mut labels = serde_json::json!({
         "__meta_kubernetes_namespace": "default",
@@ -63,7 +63,7 @@ pub fn discovered_labels(template: &Value, name: &str, ip: &str, port: u16) -> V
     });
     for (kind, from) in [("label", "labels"), ("annotation", "annotations")] {
         for (key, value) in template["metadata"][from].as_object().unwrap() {
-            // As Prometheus makes label names of what is none.
+            // Prometheus replaces characters that are not allowed in label names.
             let key: String = key
                 .chars()
                 .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })

@@ -1,4 +1,4 @@
-//! The manifests on every platform: which user a pod runs as, which node it lands on, and who may call it.
+//! The manifests on every platform: the user that a pod runs as, the node that it runs on, and who may connect to it.
 
 use std::process::Command;
 
@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 use crate::manifest::{self, documents, object};
 use crate::{manifests, selects, templates};
 
-/// What a pod names its user with. OpenShift's restricted-v2 refuses a pod that names any.
+/// The fields that set a pod's user. OpenShift's restricted-v2 rejects a pod that has any of them.
 const USER: [&str; 3] = ["runAsUser", "runAsGroup", "fsGroup"];
 
-/// Whether the pod runs an image of ours, whose user is a number: runAsNonRoot is then enough everywhere.
+/// Returns whether the pod runs our images. Their user is a number, so runAsNonRoot is enough everywhere.
 fn is_ours(pod: &Value) -> bool {
     let mut containers = pod["containers"].as_array().unwrap().iter();
     containers.all(|container| container["image"].as_str().unwrap().starts_with("localhost/"))
 }
 
 #[test]
-fn our_pods_name_no_user_and_the_others_name_one_that_is_not_root() {
+fn our_pods_set_no_user_and_the_others_set_one_that_is_not_root() {
     for (which, template) in templates() {
         let pod = &template["spec"];
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{which}");
@@ -37,7 +37,7 @@ fn our_pods_name_no_user_and_the_others_name_one_that_is_not_root() {
 }
 
 #[test]
-fn the_openshift_patch_takes_the_user_out_of_every_pod_and_changes_nothing_else() {
+fn the_openshift_patch_removes_the_user_from_every_pod_and_changes_nothing_else() {
     let kustomize = manifest::root().join("tests/tools/kustomize");
     let kustomize = String::from_utf8(Command::new(kustomize).output().unwrap().stdout).unwrap();
     let output = Command::new(kustomize.trim())
@@ -64,7 +64,7 @@ fn the_openshift_patch_takes_the_user_out_of_every_pod_and_changes_nothing_else(
             assert_eq!(*patched, object, "{file}");
         }
     }
-    // Whatever runs a pod is either rendered, or names no user anyway.
+    // Every object that runs pods is either rendered or sets no user.
     for (which, template) in templates() {
         let labels = &template["metadata"]["labels"];
         let is_rendered = rendered
@@ -75,7 +75,7 @@ fn the_openshift_patch_takes_the_user_out_of_every_pod_and_changes_nothing_else(
 }
 
 #[test]
-fn every_pod_lands_on_a_linux_node() {
+fn every_pod_runs_on_a_linux_node() {
     for (which, template) in templates() {
         assert_eq!(
             template["spec"]["nodeSelector"],
@@ -101,7 +101,7 @@ fn every_pod_is_covered_by_a_network_policy() {
 }
 
 #[test]
-fn the_example_for_callers_with_a_nodes_address_adds_a_rule_to_the_servers_policy() {
+fn the_example_for_clients_with_a_nodes_address_adds_a_rule_to_the_servers_policy() {
     let policy = object("networkpolicy.yaml", "NetworkPolicy");
     let example = object("examples/networkpolicy-from-nodes.yaml", "NetworkPolicy");
     assert_ne!(example["metadata"]["name"], policy["metadata"]["name"]);
@@ -109,6 +109,6 @@ fn the_example_for_callers_with_a_nodes_address_adds_a_rule_to_the_servers_polic
     assert_eq!(example["spec"]["policyTypes"], json!(["Ingress"]));
     let [rule, policys_rule] = [&example, &policy].map(|policy| &policy["spec"]["ingress"][0]);
     assert_eq!(rule["ports"], policys_rule["ports"]);
-    // An address that no node has (RFC 5737), so that applying it unread opens nothing.
+    // A documentation address (RFC 5737), which no node has, so that applying the unchanged example allows nothing.
     assert_eq!(rule["from"], json!([{"ipBlock": {"cidr": "192.0.2.0/24"}}]));
 }

@@ -1,24 +1,24 @@
-//! What Kubernetes' restricted Pod Security Standard demands of a pod, and what else a careful cluster does: after the standard's
-//! own list, for pods of Linux. platforms.rs has the user.
+//! The requirements of Kubernetes's restricted Pod Security Standard for Linux pods, and further ones that careful
+//! clusters have. platforms.rs checks the user.
 
 use serde_json::Value;
 
-/// Every demand that a pod's specification does not meet; none of a good one.
+/// Returns every requirement that a pod's specification does not meet.
 pub fn violations(pod: &Value) -> Vec<String> {
     let mut found = Vec::new();
-    let mut demand = |met: bool, what: &str| {
+    let mut require = |met: bool, what: &str| {
         if !met {
             found.push(what.to_owned());
         }
     };
 
     for host in ["hostNetwork", "hostPID", "hostIPC"] {
-        demand(pod[host].is_null() || pod[host] == false, host);
+        require(pod[host].is_null() || pod[host] == false, host);
     }
     let security = &pod["securityContext"];
-    demand(security["runAsNonRoot"] == true, "runAsNonRoot");
-    demand(security["seccompProfile"]["type"] == "RuntimeDefault", "seccompProfile");
-    demand(security["sysctls"].is_null(), "sysctls");
+    require(security["runAsNonRoot"] == true, "runAsNonRoot");
+    require(security["seccompProfile"]["type"] == "RuntimeDefault", "seccompProfile");
+    require(security["sysctls"].is_null(), "sysctls");
     for volume in pod["volumes"].as_array().into_iter().flatten() {
         const ALLOWED: [&str; 7] = [
             "configMap",
@@ -30,49 +30,49 @@ pub fn violations(pod: &Value) -> Vec<String> {
             "secret",
         ];
         let kinds = volume.as_object().unwrap().keys().filter(|key| *key != "name");
-        demand(
+        require(
             kinds.into_iter().all(|kind| ALLOWED.contains(&kind.as_str())),
             "volume types",
         );
-        demand(
+        require(
             volume["emptyDir"].is_null() || volume["emptyDir"]["sizeLimit"].is_string(),
             "emptyDir.sizeLimit",
         );
     }
 
-    demand(pod["enableServiceLinks"] == false, "enableServiceLinks");
-    // A token only where a service account of its own says what it is for.
-    demand(
+    require(pod["enableServiceLinks"] == false, "enableServiceLinks");
+    // A pod has a token only if it has its own service account, which limits what the token is for.
+    require(
         pod["automountServiceAccountToken"] == false || pod["serviceAccountName"].is_string(),
         "automountServiceAccountToken",
     );
 
-    demand(
+    require(
         pod["initContainers"].is_null() && pod["ephemeralContainers"].is_null(),
         "containers only",
     );
     for container in pod["containers"].as_array().unwrap() {
         let security = &container["securityContext"];
-        demand(security["privileged"].is_null(), "privileged");
-        demand(
+        require(security["privileged"].is_null(), "privileged");
+        require(
             security["allowPrivilegeEscalation"] == false,
             "allowPrivilegeEscalation",
         );
-        demand(security["readOnlyRootFilesystem"] == true, "readOnlyRootFilesystem");
-        demand(
+        require(security["readOnlyRootFilesystem"] == true, "readOnlyRootFilesystem");
+        require(
             security["capabilities"] == serde_json::json!({"drop": ["ALL"]}),
             "capabilities",
         );
-        demand(
+        require(
             security["procMount"].is_null() && security["seLinuxOptions"].is_null(),
             "procMount, seLinuxOptions",
         );
         for port in container["ports"].as_array().into_iter().flatten() {
-            demand(port["hostPort"].is_null(), "hostPort");
+            require(port["hostPort"].is_null(), "hostPort");
         }
         for amount in ["requests", "limits"] {
             for resource in ["cpu", "memory"] {
-                demand(
+                require(
                     container["resources"][amount][resource].is_string(),
                     &format!("{amount}.{resource}"),
                 );
@@ -80,18 +80,18 @@ pub fn violations(pod: &Value) -> Vec<String> {
         }
         let image = container["image"].as_str().unwrap();
         let (_, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
-        demand(tag != "latest" && tag.contains('.'), "an image of one version");
-        demand(
+        require(tag != "latest" && tag.contains('.'), "an image of one version");
+        require(
             image
                 .split('/')
                 .next()
                 .is_some_and(|host| host.contains('.') || host == "localhost"),
             "an image with its registry",
         );
-        // What serves is probed.
+        // A container that serves is probed.
         if container["ports"].is_array() {
             for probe in ["startupProbe", "readinessProbe", "livenessProbe"] {
-                demand(container[probe].is_object(), probe);
+                require(container[probe].is_object(), probe);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! An HTTP client that sees every byte, and loads of many such clients.
+//! An HTTP client that exposes every byte, and load from many such clients.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 /// How long a client waits for a byte before it counts the request as lost.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client with one keep-alive connection. It opens a new one for the request after a response that says `Connection: close`.
+/// A client with one keep-alive connection. After a response with `Connection: close` it opens a new one for the next
+/// request.
 pub struct Client {
     address: SocketAddr,
     stream: BufReader<TcpStream>,
-    /// The last response said `Connection: close`.
+    /// Whether the last response had `Connection: close`.
     closing: bool,
 }
 
@@ -25,7 +26,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// Returns the value of the first header of that name, in any case.
+    /// Returns the value of the first header with a name, ignoring case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -33,7 +34,7 @@ impl Response {
             .map(|(_, value)| value.as_str())
     }
 
-    /// Returns whether `Connection`, a list over all its lines, has the token (RFC 9110, section 7.6.1).
+    /// Returns whether `Connection`, one list over all its lines, has a token (RFC 9110, section 7.6.1).
     pub fn connection_has(&self, token: &str) -> bool {
         self.headers
             .iter()
@@ -64,7 +65,7 @@ impl Client {
         self.stream.get_ref()
     }
 
-    /// Sends bytes on the connection as it is.
+    /// Sends bytes on the current connection.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream
             .get_mut()
@@ -72,7 +73,7 @@ impl Client {
             .expect("the server reads");
     }
 
-    /// Sends a request without a body, on a new connection if the last response closed this one.
+    /// Sends a request without a body. Opens a new connection if the last response closed the current one.
     pub fn request(&mut self, method: &str, target: &str, headers: &[(&str, &str)]) {
         if self.closing {
             *self = Client::connect(self.address);
@@ -94,11 +95,11 @@ impl Client {
         self.receive_head().expect("a response")
     }
 
-    /// Reads a response to anything but HEAD.
+    /// Reads a response to any method except HEAD.
     ///
     /// # Errors
     ///
-    /// Returns the error of the connection: it timed out or ended.
+    /// Returns the error of the connection if it times out or closes.
     pub fn receive(&mut self) -> std::io::Result<Response> {
         let mut response = self.receive_head()?;
         match response.header("Content-Length").map(|length| length.parse().unwrap()) {
@@ -135,7 +136,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Returns the error of the connection: it timed out or ended.
+    /// Returns the error of the connection if it times out or closes.
     pub fn receive_head(&mut self) -> std::io::Result<Response> {
         let mut line = || -> std::io::Result<String> {
             let mut line = String::new();
@@ -166,28 +167,15 @@ impl Client {
         self.closing = response.connection_has("close");
         Ok(response)
     }
-
-    /// Reads the rest until the server closes the connection.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of the connection: it timed out or was reset.
-    pub fn read_to_end(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest)?;
-        Ok(rest)
-    }
 }
 
-/// What the clients of a load have seen.
+/// What the clients of a load measured.
 #[derive(Debug, Default, Clone)]
 pub struct Seen {
-    /// Of each answered request, rising after [`Seen::sort`].
+    /// The latency of each answered request, in ascending order after [`Seen::sort`].
     pub latencies: Vec<Duration>,
-    /// Requests that were not answered.
+    /// The number of requests that were not answered.
     pub lost: usize,
-    /// How long the load lasted.
-    pub lasted: Duration,
 }
 
 impl Seen {
@@ -195,24 +183,19 @@ impl Seen {
         self.latencies.sort_unstable();
     }
 
-    /// Returns a quantile of the sorted latencies, seconds.
+    /// Returns a quantile of the sorted latencies, in seconds.
     pub fn quantile(&self, q: f64) -> f64 {
         let rank = (q * self.latencies.len() as f64).ceil() as usize;
         self.latencies[rank.clamp(1, self.latencies.len()) - 1].as_secs_f64()
     }
-
-    /// Returns the responses per second.
-    pub fn rate(&self) -> f64 {
-        self.latencies.len() as f64 / self.lasted.as_secs_f64()
-    }
 }
 
-/// `clients` clients that each request `target` over and over, until their first response after `lasts`.
+/// Runs `clients` clients, each of which requests `target` again and again until its first response after `lasts`.
 pub fn load(address: SocketAddr, target: &str, clients: usize, lasts: Duration) -> Seen {
     load_until(address, target, clients, lasts, &AtomicBool::new(false))
 }
 
-/// The same, ended early if `stop` is set.
+/// The same, but stops early if `stop` is set.
 pub fn load_until(address: SocketAddr, target: &str, clients: usize, lasts: Duration, stop: &AtomicBool) -> Seen {
     let start = Instant::now();
     let mut seen = Seen::default();
@@ -231,7 +214,6 @@ pub fn load_until(address: SocketAddr, target: &str, clients: usize, lasts: Dura
             seen.lost += one.lost;
         }
     });
-    seen.lasted = start.elapsed();
     seen.sort();
     seen
 }

@@ -1,6 +1,6 @@
-//! What the integration tests share: the real binary, an HTTP client that sees every byte, and a real Prometheus.
+//! Shared by the integration tests: the real binary, an HTTP client that exposes every byte, and a real Prometheus.
 //!
-//! Each test file uses a part of it.
+//! Each test file uses only a part of it.
 #![allow(dead_code)]
 
 pub mod client;
@@ -9,7 +9,7 @@ pub mod server;
 
 use std::time::{Duration, Instant};
 
-/// Calls `poll` until it returns `Some`, for at most `within`, and returns what is in it.
+/// Calls `poll` until it returns `Some`, and returns the value in it. Panics if that takes longer than `within`.
 pub fn wait_for<T>(what: &str, within: Duration, mut poll: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + within;
     loop {

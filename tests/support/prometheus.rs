@@ -1,4 +1,4 @@
-//! A real Prometheus, on a free port with a data folder of its own; and promtool.
+//! A real Prometheus, on a free port with its own data folder, and promtool.
 //!
 //! `tests/tools/prometheus` finds or builds both.
 
@@ -18,26 +18,26 @@ use super::wait_for;
 /// A major version of Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Major {
-    /// Debian's. The loki-stack chart runs 2.41, so rules and dashboard must do with it.
+    /// Debian's version. The loki-stack chart runs 2.41, so the rules and the dashboard must work with it.
     Two,
-    /// What the manifests ship, and what the tests run unless they say otherwise.
+    /// The version in the manifests. Tests use it unless they say otherwise.
     Three,
 }
 
 impl Major {
     pub const BOTH: [Major; 2] = [Major::Two, Major::Three];
 
-    /// `prometheus`, to be given its flags.
+    /// Returns a command for `prometheus`, without flags.
     pub fn prometheus(self) -> Command {
         Command::new(self.folder().join("prometheus"))
     }
 
-    /// `promtool`, to be given its arguments.
+    /// Returns a command for `promtool`, without arguments.
     pub fn promtool(self) -> Command {
         Command::new(self.folder().join("promtool"))
     }
 
-    /// Where both programs are. The first call may build them, which takes minutes.
+    /// Returns the folder of both programs. The first call may build them, which takes minutes.
     fn folder(self) -> &'static Path {
         static FOLDERS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
         let (folder, number) = match self {
@@ -56,7 +56,7 @@ impl Major {
     }
 }
 
-/// A running Prometheus; killed, and its data removed, when it is dropped.
+/// A running Prometheus. Dropping it kills it and removes its data.
 pub struct Prometheus {
     child: Child,
     pub address: SocketAddr,
@@ -64,17 +64,18 @@ pub struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts Prometheus 3 on a configuration (YAML), with further flags, and waits until it is ready.
+    /// Starts Prometheus 3 with a configuration in YAML and further flags, and waits until it is ready.
     pub fn start(config: &str, flags: &[&str]) -> Prometheus {
         Prometheus::start_major(Major::Three, config, flags)
     }
 
-    /// Starts the Prometheus of a major version, as `start` does.
+    /// Starts a major version of Prometheus, as `start` does.
     pub fn start_major(major: Major, config: &str, flags: &[&str]) -> Prometheus {
         Prometheus::start_in(new_folder(), major, config, flags)
     }
 
-    /// Starts the Prometheus of a major version on samples of the past, in OpenMetrics with timestamps; it scrapes nothing.
+    /// Starts a major version of Prometheus that has past samples, given in OpenMetrics with timestamps, and scrapes
+    /// nothing.
     pub fn start_on_samples(major: Major, samples: &str) -> Prometheus {
         let folder = new_folder();
         let file = folder.join("samples");
@@ -115,14 +116,9 @@ impl Prometheus {
         prometheus
     }
 
-    /// Starts it on one job, `httpserver`, that scrapes `targets` every second.
+    /// Starts Prometheus 3 with one job, `httpserver`, that scrapes `targets` every second.
     pub fn scraping(targets: &[SocketAddr]) -> Prometheus {
         Prometheus::start(&scrape_config(targets), &[])
-    }
-
-    /// Returns its data folder. Its log is in `log`.
-    pub fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Runs an instant query and returns `data.result`.
@@ -138,7 +134,7 @@ impl Prometheus {
         result.first()?["value"][1].as_str()?.parse().ok()
     }
 
-    /// Requests any GET of its API. Panics if that reports an error.
+    /// Sends a GET request to the API. Panics if the API reports an error.
     pub fn api(&self, target: &str) -> Value {
         let response = Client::connect(self.address).get(target);
         let answer: Value = serde_json::from_slice(&response.body).expect("JSON");
@@ -164,7 +160,7 @@ pub fn scrape_config(targets: &[SocketAddr]) -> String {
     )
 }
 
-/// A folder of one Prometheus' own.
+/// Creates a folder for one Prometheus.
 fn new_folder() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -173,14 +169,14 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-/// An address that was free just now.
+/// Returns an address that was free a moment ago.
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .unwrap()
 }
 
-/// Percent-encodes for a query.
+/// Percent-encodes a text for a query.
 pub fn percent_encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::client::{Client, Response};
 use super::wait_for;
 
-/// A running server. It is killed when it is dropped.
+/// A running server, killed when dropped.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
@@ -21,7 +21,7 @@ pub struct Server {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// Returns a command for the binary with flags, without the caller's own settings.
+/// Returns a command for the binary with flags, without the settings in the caller's environment.
 pub fn command(flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_httpserver"));
     command.args(flags).stdin(Stdio::null());
@@ -31,7 +31,7 @@ pub fn command(flags: &[&str]) -> Command {
     command
 }
 
-/// Runs the binary until it exits by itself.
+/// Runs the binary until it exits on its own.
 pub fn run(flags: &[&str]) -> Output {
     command(flags).output().expect("the binary runs")
 }
@@ -93,12 +93,12 @@ impl Server {
         self.child.id()
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     pub fn connect(&self) -> Client {
         Client::connect(self.address)
     }
 
-    /// One GET on a connection of its own.
+    /// Sends one GET request on its own connection.
     pub fn get(&self, target: &str) -> Response {
         self.connect().get(target)
     }
@@ -113,12 +113,12 @@ impl Server {
         value_of(&self.metrics(), series)
     }
 
-    /// Returns what it has written to standard error so far.
+    /// Returns what the server has written to standard error so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().unwrap().clone()
     }
 
-    /// Returns what it has written to standard output so far.
+    /// Returns what the server has written to standard output so far.
     pub fn stdout(&self) -> String {
         self.stdout.lock().unwrap().clone()
     }
@@ -142,16 +142,16 @@ impl Server {
         fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// Returns the processor time so far.
+    /// Returns the CPU time so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-        // USER_HZ is 100 on every Linux that this runs on.
+        // USER_HZ is 100 on every Linux platform that the server supports.
         Duration::from_millis(ticks * 10)
     }
 
-    /// Sends a signal by its name.
+    /// Sends a signal, given by name.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill")
             .args([&format!("-{name}"), &self.pid().to_string()])
@@ -164,7 +164,7 @@ impl Server {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Blocks until it exits by itself. Returns its status and how long that took.
+    /// Blocks until the server exits. Returns its status and how long that took.
     pub fn wait_exit(&mut self, within: Duration) -> (ExitStatus, Duration) {
         let start = Instant::now();
         let status = wait_for("the server to exit", within, || self.child.try_wait().unwrap());

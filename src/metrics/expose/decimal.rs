@@ -14,13 +14,13 @@ pub(crate) fn integer(out: &mut Vec<u8>, value: u64) {
 /// Appends nanoseconds as seconds, exactly: no rounding, no exponent, no trailing zeros, `7` rather than `7.0`.
 pub(crate) fn seconds(out: &mut Vec<u8>, ns: u128) {
     let (whole, fraction_ns) = match u64::try_from(ns) {
-        // Division in 64 bits is many times as fast as in 128.
+        // Division in 64 bits is many times faster than in 128.
         Ok(ns) => (u128::from(ns / NS_PER_SECOND), ns % NS_PER_SECOND),
         Err(_) => (ns / u128::from(NS_PER_SECOND), (ns % u128::from(NS_PER_SECOND)) as u64),
     };
     match u64::try_from(whole) {
         Ok(whole) => integer(out, whole),
-        // 10^19 fits a u64, and u128::MAX / 10^9 / 10^19 does, too.
+        // 10^19 fits a u64, and so does u128::MAX / 10^9 / 10^19.
         Err(_) => {
             integer(out, (whole / 10_u128.pow(19)) as u64);
             padded(out, (whole % 10_u128.pow(19)) as u64, 19);
@@ -42,7 +42,7 @@ pub(crate) fn timestamp(out: &mut Vec<u8>, ms: u64) {
     padded(out, ms % 1_000, 3);
 }
 
-/// Appends the lowest `width` (at most 20) decimal digits, zeros in front.
+/// Appends the lowest `width` (at most 20) decimal digits, with leading zeros.
 fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
     let mut digits = [b'0'; 20];
     fill(&mut digits, value);
@@ -52,7 +52,8 @@ fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
 /// Writes the number at the end of `digits` and returns where it starts.
 fn fill(digits: &mut [u8; 20], mut value: u64) -> usize {
     let mut start = digits.len();
-    // Two digits a turn: half the divisions, which are by constants and so multiplications.
+    // Two digits an iteration halve the number of divisions. Those are by constants, so they compile to
+    // multiplications.
     while value >= 100 {
         let pair = (value % 100) as u8;
         value /= 100;
@@ -105,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn integers_are_written_as_std_does(value: u64) {
+        fn integers_are_written_as_std_writes_them(value: u64) {
             prop_assert_eq!(text(|out| integer(out, value)), value.to_string());
         }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 /// A metric family.
 pub(super) struct Family {
-    /// The name of its samples, except those of a histogram, which add a suffix each.
+    /// The name of its samples. Those of a histogram add a suffix to it.
     pub name: &'static str,
     pub kind: Kind,
     /// One line without a backslash or a quotation mark, which would need escaping.
@@ -15,7 +15,7 @@ pub(super) struct Family {
 }
 
 impl Family {
-    /// The unit that the name ends in before the suffix of its kind, if it has one.
+    /// Returns the unit at the end of the name, before the suffix of its kind, if it has one.
     pub(super) fn unit(&self) -> Option<&'static str> {
         let base = self.name.strip_suffix(self.kind.suffix())?;
         ["seconds", "bytes"].into_iter().find(|unit| base.ends_with(unit))
@@ -51,7 +51,7 @@ pub(super) enum Samples {
     Each(fn(&State, Sample)),
 }
 
-/// Takes a sample.
+/// Called with a sample's label and value.
 type Sample<'a> = &'a mut dyn FnMut(Label, Value);
 
 /// The value of a sample.
@@ -138,7 +138,7 @@ pub(super) static FAMILIES: [Family; 14] = [
     Family {
         name: "httpserver_start_time_seconds",
         kind: Kind::Gauge,
-        help: "When the process started, in Unix time as of then; it never changes.",
+        help: "Start time of the process since unix epoch in seconds, by its clock at the start; it never changes.",
         samples: Samples::One(|state| Some(Value::UnixMilliseconds(state.metrics.started_at_ms()))),
     },
     Family {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn the_values_of_the_label_q_are_the_quantiles() {
+    fn the_values_of_the_label_q_are_the_exposed_quantiles() {
         assert_eq!(
             ["0.5", "0.9", "0.99"].map(|q| q.parse::<f64>().unwrap()),
             crate::metrics::DELAY_QUANTILES
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_needs_escaping() {
+    fn no_help_text_needs_escaping() {
         for family in &FAMILIES {
             assert!(!family.help.contains(['\\', '"', '\n']), "{}", family.name);
         }

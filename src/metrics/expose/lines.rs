@@ -1,16 +1,17 @@
-//! What the Prometheus text format and OpenMetrics 1.0.0 share: one line a sample, and a histogram of many lines.
+//! What the Prometheus text format and OpenMetrics 1.0.0 share: one line for each sample, many for a histogram.
 
 use super::families::{Family, Value};
 use super::{Encoder, Label, Series, decimal};
 use crate::metrics::record::{Bounds, Exemplar};
 
-/// What each of the two has of its own.
+/// The differences between the two formats.
 pub(super) struct Dialect {
     /// Appends the metadata of a family.
     pub metadata: fn(&mut Vec<u8>, &Family),
     /// Appends a bound, in nanoseconds, as the value of a label `le`.
     pub bound: fn(&mut Vec<u8>, u64),
-    /// Appends a bucket's exemplar, of that path, after its value, if the format has exemplars.
+    /// Appends the exemplar of a bucket, given the series' path, after the bucket's value. `None` if the format has no
+    /// exemplars.
     pub exemplar: Option<fn(&mut Vec<u8>, &str, &Exemplar)>,
     /// The last line.
     pub end: &'static str,
@@ -38,14 +39,14 @@ impl Encoder for Lines<'_> {
         put(self.out, &["\n"]);
     }
 
-    /// `_count` is the number of the bucket `+Inf`: they cannot differ.
+    /// `_count` is the count of the bucket `+Inf`, so the two cannot differ.
     fn durations(&mut self, family: &Family, series: &Series) {
         let total = series.total;
         let line_start = self.out.len();
         put(self.out, &[family.name, "_bucket"]);
         let labels_start = self.out.len();
         put_labels(self.out, &series.labels.pairs());
-        // The brace after them.
+        // Remove the closing brace: the label `le` follows.
         self.out.pop();
         let labels_end = self.out.len();
         put(self.out, &[",le=\""]);
@@ -56,7 +57,7 @@ impl Encoder for Lines<'_> {
         let buckets = bounds.zip(total.counts.iter().zip(&total.exemplars));
         for (place, (upper_ns, (observed, exemplar))) in buckets.enumerate() {
             if place > 0 {
-                // A line begins as the first one of the series.
+                // Each line starts like the first one of the series.
                 self.out.extend_from_within(line_start..bound_start);
             }
             match upper_ns {

@@ -1,4 +1,4 @@
-//! What a scrape gets: every family in its order, written straight into the response's buffer.
+//! Writes expositions: every family, in a fixed order, straight into the response's buffer.
 //!
 //! [`families`] describes each family once, for all formats. A format is an [`Encoder`], in a file of its own.
 
@@ -22,7 +22,7 @@ use lines::Lines;
 use openmetrics2::OpenMetrics2;
 use protobuf::Protobuf;
 
-/// What an exposition is made of: the state of everything that is exposed, as of one scrape.
+/// Everything that is exposed, as of one scrape.
 pub(super) struct State<'a> {
     pub metrics: &'a Metrics,
     pub in_flight: usize,
@@ -49,7 +49,7 @@ trait Encoder {
     /// Starts a family.
     fn begin(&mut self, family: &Family);
 
-    /// Writes a sample of a family that is no histogram.
+    /// Writes a sample of a family other than the histogram.
     fn sample(&mut self, family: &Family, labels: &[Label], value: Value);
 
     /// Writes a series of the histogram.
@@ -107,7 +107,7 @@ fn write<E: Encoder>(families: &[Family], state: &State, mut encoder: E) {
                 }
             }
             Samples::One(value) => {
-                // What cannot be read is left out, its metadata included.
+                // A family whose value cannot be read is left out, its metadata included.
                 let Some(value) = value(state) else { continue };
                 encoder.begin(family);
                 encoder.sample(family, &[], value);
@@ -122,7 +122,7 @@ fn write<E: Encoder>(families: &[Family], state: &State, mut encoder: E) {
     encoder.end();
 }
 
-/// Calls `write` with the labels of an exemplar: `api`, which is the path, and the ids of its trace.
+/// Calls `write` with the labels of an exemplar: `api`, which is the path, and the ids of its trace, if it has one.
 ///
 /// They have at most 74 characters together; OpenMetrics 1.0 allows 128.
 fn with_exemplar_labels(path: &str, exemplar: &Exemplar, write: impl FnOnce(&[Label])) {
@@ -137,7 +137,7 @@ fn with_exemplar_labels(path: &str, exemplar: &Exemplar, write: impl FnOnce(&[La
     ]);
 }
 
-/// Writes hexadecimal digits, as many as there is space for.
+/// Fills `digits` with the lowest hexadecimal digits of `value`.
 fn hex(value: u128, digits: &mut [u8]) -> &str {
     for (place, digit) in digits.iter_mut().rev().enumerate() {
         *digit = b"0123456789abcdef"[(value >> (4 * place)) as usize & 0xf];

@@ -1,8 +1,8 @@
-//! Native buckets in use, as spans: what OpenMetrics 2.0 and protobuf share.
+//! Spans of native buckets, which OpenMetrics 2.0 and protobuf share.
 
 use crate::metrics::record::NATIVE_INDEX_OF_0;
 
-/// Consecutive native buckets. The last one is not empty, and no two that follow each other are.
+/// Consecutive native buckets. The first and the last are not empty, and no two adjacent ones are.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Span<'a> {
     /// The number of buckets left out since the last span; for the first one, the index of its first bucket.
@@ -11,13 +11,13 @@ pub(super) struct Span<'a> {
     pub counts: &'a [u64],
 }
 
-/// Returns the spans of all buckets in use but the zero bucket, which is the first of `native`.
+/// Returns the spans of all buckets in use except the zero bucket, which is the first of `native`.
 ///
-/// A single empty bucket does not end a span: a further span is longer than its count (OpenMetrics 2.0, "Histogram with
-/// Native Buckets").
+/// A single empty bucket does not end a span, since another span takes more space than the bucket's count (OpenMetrics
+/// 2.0, "Histogram with Native Buckets").
 pub(super) fn spans(native: &[u64]) -> impl Iterator<Item = Span<'_>> {
     let mut from = 1;
-    // A first span behind the bucket with index 0 would have offset 0.
+    // A first span that starts at index 0 has offset 0.
     let mut last_end = -NATIVE_INDEX_OF_0;
     std::iter::from_fn(move || {
         let start = from + native[from..].iter().position(|&count| count != 0)?;
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_zero_bucket_makes_no_span() {
+    fn the_zero_bucket_makes_no_span() {
         assert_eq!(spans(&native(&[(0, 7)])).count(), 0);
     }
 
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn one_empty_bucket_stays_in_its_span_and_two_end_it() {
+    fn one_empty_bucket_does_not_end_a_span_and_two_do() {
         let native = native(&[(160, 1), (162, 2), (163, 3), (166, 4)]);
         let spans: Vec<_> = spans(&native).collect();
         assert_eq!(

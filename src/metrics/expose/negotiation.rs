@@ -1,16 +1,16 @@
-//! Which format a scrape gets: the Accept header (RFC 9110, section 12.5.1) with the media types of Prometheus' "Scrape
-//! protocol content negotiation".
+//! Chooses the format of an exposition by the Accept header (RFC 9110, section 12.5.1), with the media types of
+//! Prometheus's "Scrape protocol content negotiation".
 //!
-//! Prometheus 3 also sends a parameter `escaping`, the way to spell names that are outside the old character set. It is
-//! ignored: none of our names is, and no Prometheus reads the parameter in a response.
+//! Prometheus 3 also sends a parameter `escaping`, which says how to escape names outside the legacy character set. It
+//! is ignored: all our names are within that set, and no version of Prometheus reads the parameter in a response.
 
 /// The largest number of media ranges that are considered. Those after them are ignored.
 const RANGES_MAX: usize = 64;
 
-/// A format of the exposition. Of formats that a scraper rates equal, it gets the first of these.
+/// An exposition format. If a scraper rates several formats equally, the first of them in this order is used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Format {
-    /// The Prometheus protobuf format, messages with their lengths.
+    /// The Prometheus protobuf format: length-delimited messages.
     Protobuf,
     /// OpenMetrics 2.0.0, which is experimental.
     OpenMetrics200,
@@ -21,7 +21,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// All formats, the preferred first.
+    /// All formats, in order of preference.
     pub const ALL: [Format; 4] = [
         Format::Protobuf,
         Format::OpenMetrics200,
@@ -31,29 +31,29 @@ impl Format {
 
     /// Returns the format that the client rates highest.
     ///
-    /// A client that names no format, because it sends no Accept header or `*/*`, may read only the oldest: it gets text
-    /// 0.0.4, and so does one that accepts none of ours.
+    /// A client that names no format, because it sends no Accept header or `*/*`, may understand only the oldest, so it
+    /// gets text 0.0.4. So does a client that accepts none of the formats.
     ///
-    /// `accept` is the value of the header; the values of several lines are joined by commas. Any text is valid: a range
-    /// that is not well formed is ignored.
+    /// `accept` is the value of the header; the values of several lines are joined by commas. Any text is valid: a
+    /// malformed range is ignored.
     pub fn negotiate(accept: Option<&str>) -> Format {
         let mut offers = Format::ALL.map(|format| (format, None));
         for range in split(accept.unwrap_or_default(), b',').take(RANGES_MAX) {
-            let Some((format, exactness, quality)) = parse_range(range) else {
+            let Some((format, specificity, quality)) = parse_range(range) else {
                 continue;
             };
             for (_, rating) in offers.iter_mut().filter(|(offer, _)| *offer == format) {
-                // The most exact range decides; of two that are equally exact, the higher one.
-                *rating = (*rating).max(Some((exactness, quality)));
+                // The most specific range decides; of two that are equally specific, the one with the higher quality.
+                *rating = (*rating).max(Some((specificity, quality)));
             }
         }
-        let quality = |offer: &(Format, Option<(Exactness, u16)>)| offer.1.map_or(0, |(_, quality)| quality);
+        let quality = |offer: &(Format, Option<(Specificity, u16)>)| offer.1.map_or(0, |(_, quality)| quality);
         let best = offers.iter().map(quality).max().unwrap_or(0);
         let first = offers.iter().find(|&offer| best > 0 && quality(offer) == best);
         first.map_or(Format::Text004, |offer| offer.0)
     }
 
-    /// The Content-Type of the response.
+    /// Returns the Content-Type of a response in this format.
     pub const fn content_type(self) -> &'static str {
         match self {
             Format::Protobuf => {
@@ -67,33 +67,33 @@ impl Format {
 
     /// Returns the format of a media type with these parameters.
     ///
-    /// A wildcard is not a request for a newer format: it means text, as far as the type matches. A missing version means
+    /// A wildcard is not a request for a newer format, so it means text if the type matches. A missing version means
     /// the oldest.
-    fn find(media_type: &str, parameters: &Parameters) -> Option<(Format, Exactness)> {
-        let exactness = match parameters.version {
-            Some(_) => Exactness::Version,
-            None => Exactness::MediaType,
+    fn find(media_type: &str, parameters: &Parameters) -> Option<(Format, Specificity)> {
+        let specificity = match parameters.version {
+            Some(_) => Specificity::Version,
+            None => Specificity::MediaType,
         };
         match (media_type, parameters.version) {
-            ("*/*", _) => Some((Format::Text004, Exactness::Any)),
-            ("text/*", _) => Some((Format::Text004, Exactness::AnySubtype)),
-            ("text/plain", None | Some("0.0.4")) => Some((Format::Text004, exactness)),
-            ("application/openmetrics-text", None | Some("1.0.0")) => Some((Format::OpenMetrics100, exactness)),
-            ("application/openmetrics-text", Some("2.0.0")) => Some((Format::OpenMetrics200, exactness)),
+            ("*/*", _) => Some((Format::Text004, Specificity::Any)),
+            ("text/*", _) => Some((Format::Text004, Specificity::AnySubtype)),
+            ("text/plain", None | Some("0.0.4")) => Some((Format::Text004, specificity)),
+            ("application/openmetrics-text", None | Some("1.0.0")) => Some((Format::OpenMetrics100, specificity)),
+            ("application/openmetrics-text", Some("2.0.0")) => Some((Format::OpenMetrics200, specificity)),
             ("application/vnd.google.protobuf", _)
                 if parameters.proto == Some("io.prometheus.client.MetricFamily")
                     && parameters.encoding == Some("delimited") =>
             {
-                Some((Format::Protobuf, Exactness::Version))
+                Some((Format::Protobuf, Specificity::Version))
             }
             _ => None,
         }
     }
 }
 
-/// How exactly a range names a format.
+/// How specifically a range names a format.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Exactness {
+enum Specificity {
     /// `*/*`
     Any,
     /// `text/*`
@@ -104,7 +104,7 @@ enum Exactness {
     Version,
 }
 
-/// The parameters of a media range that count.
+/// The parameters of a media range that are considered.
 #[derive(Debug, Default)]
 struct Parameters<'a> {
     version: Option<&'a str>,
@@ -112,14 +112,14 @@ struct Parameters<'a> {
     encoding: Option<&'a str>,
 }
 
-/// Returns the format that a media range names, how exactly, and its quality in thousandths.
-fn parse_range(range: &str) -> Option<(Format, Exactness, u16)> {
+/// Returns the format that a media range names, how specifically, and its quality in thousandths.
+fn parse_range(range: &str) -> Option<(Format, Specificity, u16)> {
     let mut parts = split(range, b';');
     let media_type = parts.next()?.trim().to_ascii_lowercase();
     let (mut parameters, mut quality) = (Parameters::default(), 1_000);
     // A parameter may be empty (`;;`), and unknown ones are ignored.
     for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
-        // No value that is compared has a character that needs a backslash in a quoted string.
+        // Backslashes are not unescaped: no value that is compared has a character that needs one in a quoted string.
         let (name, value) = (name.trim(), value.trim().trim_matches('"'));
         match name.to_ascii_lowercase().as_str() {
             "q" => quality = parse_quality(value)?,
@@ -129,8 +129,8 @@ fn parse_range(range: &str) -> Option<(Format, Exactness, u16)> {
             _ => {}
         }
     }
-    let (format, exactness) = Format::find(&media_type, &parameters)?;
-    Some((format, exactness, quality))
+    let (format, specificity) = Format::find(&media_type, &parameters)?;
+    Some((format, specificity, quality))
 }
 
 /// Parses a quality, 0 to 1, in thousandths (RFC 9110, section 12.4.2).
@@ -142,13 +142,13 @@ fn parse_quality(text: &str) -> Option<u16> {
     Some((quality * 1_000.0).round() as u16)
 }
 
-/// Returns the parts of a text between separators that are not within a quoted string.
+/// Splits a text at the separators outside quoted strings.
 fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
         let text = rest?;
         let (mut quoted, mut escaped) = (false, false);
-        // The separator is ASCII, so its place is the boundary of a character.
+        // The separator is ASCII, so its position is a character boundary.
         let end = text.bytes().position(|byte| {
             if escaped {
                 escaped = false;
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn prometheus_2_gets_openmetrics() {
-        // As 2.42 sends it, and as the versions from 2.5 and from 2.49 on do.
+        // As 2.42 sends it, and as versions since 2.49 do. Last, the oldest form, since 2.5.
         for accept in [
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
              text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn other_protobufs_than_delimited_metric_families_are_not_offered() {
+    fn protobuf_is_sent_only_as_delimited_metric_families() {
         for parameters in [
             "",
             ";proto=io.prometheus.client.MetricFamily",
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn openmetrics_2_is_for_those_who_name_its_version() {
+    fn openmetrics_2_is_sent_only_if_its_version_is_named() {
         let accept = "application/openmetrics-text;version=2.0.0;escaping=allow-utf-8;q=0.8,*/*;q=0.7";
         assert_eq!(negotiate(accept), Format::OpenMetrics200);
         let both = "application/openmetrics-text;version=2.0.0;q=0.5,application/openmetrics-text;version=1.0.0;q=0.6";
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_3_with_one_scrape_protocol_gets_that_one_or_text() {
+    fn prometheus_3_with_one_scrape_protocol_gets_it_or_text() {
         for (accept, expected) in [
             (
                 "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,*/*;q=0.5",
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_names_no_format_of_ours_gets_text() {
+    fn a_client_that_names_none_of_the_formats_gets_text() {
         assert_eq!(Format::negotiate(None), Format::Text004);
         for accept in [
             "",
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn quality_decides_and_zero_forbids() {
+    fn the_highest_quality_wins_and_zero_excludes() {
         use Format::{OpenMetrics100, Text004};
         for (accept, expected) in [
             ("application/openmetrics-text;q=0.5,text/plain;q=0.501", Text004),
@@ -322,12 +322,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
-        fn no_header_panics(accept in ".*|([a-z*]{0,4}/?[a-z*]{0,4}(;[a-zq]{0,3}=?[\"\\\\0-9.,]{0,6}){0,3},?){0,8}") {
+        fn negotiation_never_panics(accept in ".*|([a-z*]{0,4}/?[a-z*]{0,4}(;[a-zq]{0,3}=?[\"\\\\0-9.,]{0,6}){0,3},?){0,8}") {
             let _ = Format::negotiate(Some(&accept));
         }
 
         #[test]
-        fn the_only_format_that_is_accepted_is_chosen(
+        fn the_only_accepted_format_is_chosen(
             format in 0usize..4,
             quality in 1u16..=999,
             noise in proptest::collection::vec("[a-z]{1,9}/[a-z]{1,9}(;[a-p]{1,5}=[a-z0-9]{1,9}){0,2}", 0..8),

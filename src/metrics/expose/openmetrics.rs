@@ -1,4 +1,4 @@
-//! OpenMetrics 1.0.0. Source: its specification, by the names of its sections.
+//! OpenMetrics 1.0.0. Source: its specification, whose sections are cited by name.
 
 use super::families::{Family, Kind};
 use super::lines::{Dialect, put, put_labels};
@@ -12,14 +12,14 @@ pub(super) static DIALECT: Dialect = Dialect {
     end: "# EOF\n",
 };
 
-/// Appends the lines TYPE, UNIT and HELP, in this order ("MetricFamily metadata"). They name the family, whose name lacks
-/// the suffix of its samples ("Suffixes").
+/// Appends the lines TYPE, UNIT and HELP, in this order ("MetricFamily metadata"). The name of the family lacks the
+/// suffix of its samples ("Suffixes").
 fn metadata(out: &mut Vec<u8>, family: &Family) {
     let suffix = family.kind.suffix();
     put_metadata(out, family, family.name.strip_suffix(suffix).unwrap_or(family.name));
 }
 
-/// Appends the metadata of a family under that name.
+/// Appends the metadata of a family under the given name.
 pub(super) fn put_metadata(out: &mut Vec<u8>, family: &Family, name: &str) {
     let kind = match family.kind {
         Kind::Counter => "counter",
@@ -34,8 +34,8 @@ pub(super) fn put_metadata(out: &mut Vec<u8>, family: &Family, name: &str) {
     put(out, &["# HELP ", name, " ", family.help, "\n"]);
 }
 
-/// Appends a bound ("Considerations: Canonical Numbers"): the exact decimal, recognisable as a float, with an exponent
-/// below 0.0001. The largest bound is below 10^6, from where on there would be one again.
+/// Appends a bound ("Considerations: Canonical Numbers"): the exact decimal, recognizable as a float, with an exponent
+/// below 0.0001. From 10^6 there would be an exponent again, but every bound is below that.
 pub(super) fn bound(out: &mut Vec<u8>, upper_ns: u64) {
     if upper_ns >= 100_000 {
         decimal::seconds(out, u128::from(upper_ns));
@@ -46,7 +46,7 @@ pub(super) fn bound(out: &mut Vec<u8>, upper_ns: u64) {
     }
     let start = out.len();
     decimal::integer(out, upper_ns);
-    // 12300 is 1.23e-05: of n digits the first counts 10^(n - 10) seconds.
+    // 12300 is 1.23e-05: the first of n digits counts 10^(n - 10) seconds.
     let exponent = 10 - (out.len() - start);
     while out.len() > start + 1 && out.last() == Some(&b'0') {
         out.pop();

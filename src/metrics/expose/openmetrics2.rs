@@ -1,4 +1,4 @@
-//! OpenMetrics 2.0. Source: its specification 2.0.0-rc0, by the names of its sections. It is experimental.
+//! OpenMetrics 2.0, which is experimental. Source: its specification 2.0.0-rc0, whose sections are cited by name.
 
 use super::families::{Family, Kind, Value};
 use super::lines::{put, put_labels};
@@ -8,7 +8,7 @@ use crate::metrics::record::{Bounds, NATIVE_SCHEMA};
 /// `ZERO_THRESHOLD_SECONDS` as text.
 const ZERO_THRESHOLD: &str = "9.5367431640625e-07";
 
-/// An exposition: one line a metric, the histogram's series included.
+/// An exposition with one line for each metric, including each series of the histogram.
 pub(super) struct OpenMetrics2<'a> {
     pub bounds: &'a Bounds,
     /// The start timestamp of counters.
@@ -19,7 +19,7 @@ pub(super) struct OpenMetrics2<'a> {
 impl Encoder for OpenMetrics2<'_> {
     const HAS_NATIVE: bool = true;
 
-    /// The name of a family is that of its samples ("Name").
+    /// A family has the name of its samples ("Name").
     fn begin(&mut self, family: &Family) {
         openmetrics::put_metadata(self.out, family, family.name);
     }
@@ -35,7 +35,7 @@ impl Encoder for OpenMetrics2<'_> {
         put(self.out, &["\n"]);
     }
 
-    /// Appends one composite value ("Histogram with both Classic and Native Buckets"). Its count is also that of `+Inf`.
+    /// Appends one composite value ("Histogram with both Classic and Native Buckets"). Its count is that of `+Inf`.
     fn durations(&mut self, family: &Family, series: &Series) {
         let (out, total) = (&mut *self.out, series.total);
         put(out, &[family.name]);
@@ -111,7 +111,7 @@ mod tests {
     use crate::metrics::record::ZERO_THRESHOLD_SECONDS;
 
     #[test]
-    fn the_zero_threshold_is_that_of_the_zero_bucket() {
+    fn the_zero_threshold_is_the_width_of_the_zero_bucket() {
         assert_eq!(ZERO_THRESHOLD.parse(), Ok(ZERO_THRESHOLD_SECONDS));
     }
 }

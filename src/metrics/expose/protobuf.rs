@@ -1,7 +1,7 @@
 //! The Prometheus protobuf format. Source: `io/prometheus/client/metrics.proto` of github.com/prometheus/client_model,
-//! whose names of fields are in the comments; the encoding is that of protobuf.dev, "Encoding".
+//! whose field names are in the comments, and protobuf.dev, "Encoding".
 //!
-//! Each family is a message `MetricFamily` with its length before it.
+//! Each family is a message `MetricFamily`, preceded by its length.
 
 use super::families::{Family, Kind, Value};
 use super::{Encoder, Label, Series, native, with_exemplar_labels};
@@ -13,7 +13,7 @@ pub(super) struct Protobuf<'a> {
     /// The created timestamp of counters.
     started_at_ms: u64,
     out: &'a mut Vec<u8>,
-    /// Where the family begins that is being written.
+    /// Where the current family begins in `out`.
     family_start: usize,
 }
 
@@ -37,7 +37,7 @@ impl Encoder for Protobuf<'_> {
         text(self.out, 2, family.help); // help
         let kind = match family.kind {
             Kind::Counter => 0,
-            // There are no info metrics: by convention they are gauges.
+            // The format has no info metrics: by convention they are gauges.
             Kind::Gauge | Kind::Info => 1,
             Kind::Histogram => 4,
         };
@@ -126,7 +126,7 @@ fn put_exemplar(out: &mut Vec<u8>, path: &str, exemplar: &Exemplar) {
     timestamp(out, 3, exemplar.timestamp_ms); // timestamp
 }
 
-/// Appends labels, which have the same number in `Metric` and `Exemplar`.
+/// Appends labels, which have the same field number in `Metric` and `Exemplar`.
 fn label_pairs(out: &mut Vec<u8>, labels: &[Label]) {
     for (name, value) in labels {
         // label
@@ -141,7 +141,7 @@ fn label_pairs(out: &mut Vec<u8>, labels: &[Label]) {
 fn timestamp(out: &mut Vec<u8>, field: u64, ms: u64) {
     message(out, field, |out| {
         integer(out, 1, ms / 1_000); // seconds
-        // That file has no explicit presence: a field that is 0 is left out.
+        // The fields of a timestamp have no explicit presence: one that is 0 is left out.
         let nanos = ms % 1_000 * 1_000_000;
         if nanos != 0 {
             integer(out, 2, nanos); // nanos
@@ -170,7 +170,7 @@ fn message(out: &mut Vec<u8>, field: u64, write: impl FnOnce(&mut Vec<u8>)) {
     prefix_length(out, start);
 }
 
-/// Inserts the length of what begins at `start` before it.
+/// Inserts, at `start`, the length of everything from there on.
 fn prefix_length(out: &mut Vec<u8>, start: usize) {
     let end = out.len();
     varint(out, (end - start) as u64);
@@ -197,7 +197,7 @@ mod tests {
 
     /// The examples of protobuf.dev, "Encoding".
     #[test]
-    fn the_wire_format_is_that_of_the_examples() {
+    fn the_wire_format_matches_the_documented_examples() {
         let mut out = Vec::new();
         integer(&mut out, 1, 150);
         text(&mut out, 2, "testing");

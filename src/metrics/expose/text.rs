@@ -1,4 +1,4 @@
-//! The Prometheus text format. Source: Prometheus' "Exposition formats", section "Text-based format", version 0.0.4.
+//! The Prometheus text format. Source: Prometheus's "Exposition formats", section "Text-based format", version 0.0.4.
 
 use super::decimal;
 use super::families::{Family, Kind};

@@ -12,11 +12,11 @@ pub const BOUNDS_MAX: usize = 63;
 /// nanoseconds is a whole number that a float64 holds exactly.
 pub const BOUND_MAX_NS: u64 = 100_000 * NS_PER_SECOND;
 
-/// Upper bounds of buckets, inclusive, in whole nanoseconds above zero, strictly rising. `+Inf` is implied.
+/// Inclusive upper bounds of buckets, in whole nanoseconds, above zero and strictly increasing. `+Inf` is implied.
 ///
-/// Read from seconds: a list `0.1,0.15`; `linear:START,WIDTH,COUNT`; `exponential:START,FACTOR,COUNT`, where
-/// each bound is the one before times the factor, rounded to the nearest nanosecond. Displayed as a list of exact
-/// decimals that parses to the same bounds.
+/// Parsed from seconds: a list `0.1,0.15`; `linear:START,WIDTH,COUNT`; `exponential:START,FACTOR,COUNT`, where each
+/// bound is the previous one times the factor, rounded to the nearest nanosecond. Displayed as a list of exact decimals
+/// that parses to the same bounds.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Bounds {
     upper_ns: Vec<u64>,
@@ -36,12 +36,12 @@ impl Bounds {
         Ok(Bounds { upper_ns })
     }
 
-    /// The bounds in nanoseconds, rising.
+    /// Returns the bounds in nanoseconds, in increasing order.
     pub fn upper_ns(&self) -> &[u64] {
         &self.upper_ns
     }
 
-    /// The largest bound. A quantile above it is only known to be above it.
+    /// Returns the largest bound. Quantiles above it cannot be estimated.
     pub fn largest_ns(&self) -> u64 {
         self.upper_ns.last().copied().unwrap_or(0)
     }
@@ -75,7 +75,7 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// Why a text is no [`Bounds`]. Displayed as one line that says what is allowed.
+/// An error in the text of [`Bounds`]. Displayed as one line that says what is allowed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct BoundsError(&'static str);
 
@@ -104,8 +104,8 @@ impl FromStr for Bounds {
 
     /// # Errors
     ///
-    /// Returns an error if the text has none of the three forms, or its bounds do not rise, are more than [`BOUNDS_MAX`], or
-    /// are not above zero and up to [`BOUND_MAX_NS`].
+    /// Returns an error if the text has none of the three forms, or if its bounds do not increase, are more than
+    /// [`BOUNDS_MAX`], or are not above zero and at most [`BOUND_MAX_NS`].
     fn from_str(text: &str) -> Result<Bounds, BoundsError> {
         let upper_ns = if let Some(fields) = text.strip_prefix("linear:") {
             progression(fields, |upper_ns, width_ns| upper_ns.checked_add(width_ns))
@@ -116,14 +116,15 @@ impl FromStr for Bounds {
                 u64::try_from(rounded).ok()
             })
         } else {
-            // One more than allowed is enough to find that there are too many.
+            // One more than allowed is enough to detect that there are too many.
             text.split(',').take(BOUNDS_MAX + 1).map(billionths).collect()
         };
         Bounds::new(upper_ns?)
     }
 }
 
-/// Parses `START,STEP,COUNT` and returns so many bounds, each made of the one before and the step in billionths.
+/// Parses `START,STEP,COUNT` and returns that many bounds. `next` makes each from the previous one and the step, which
+/// is in billionths.
 fn progression(fields: &str, next: impl Fn(u64, u64) -> Option<u64>) -> Result<Vec<u64>, BoundsError> {
     let mut fields = fields.splitn(3, ',');
     let (Some(start), Some(step), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
@@ -140,7 +141,7 @@ fn progression(fields: &str, next: impl Fn(u64, u64) -> Option<u64>) -> Result<V
         .collect()
 }
 
-/// Parses a decimal such as `12` or `0.15` in billionths: seconds as nanoseconds.
+/// Parses a decimal such as `12` or `0.15` and returns it in billionths, so seconds as nanoseconds.
 fn billionths(text: &str) -> Result<u64, BoundsError> {
     let text = text.trim();
     let (whole, fraction) = match text.split_once('.') {
@@ -154,7 +155,7 @@ fn billionths(text: &str) -> Result<u64, BoundsError> {
         return Err(NOT_A_NUMBER);
     }
     let fraction = format!("{fraction:0<9}").parse::<u64>().map_err(|_| NOT_A_NUMBER)?;
-    // All digits, so the only error is that it is too large.
+    // It is all digits, so the only possible error is that it is too large.
     let whole = whole.parse::<u64>().map_err(|_| RANGE)?;
     whole
         .checked_mul(NS_PER_SECOND)
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn shown(text: &str) -> String {
+    fn displayed(text: &str) -> String {
         text.parse::<Bounds>().unwrap().to_string()
     }
 
@@ -182,15 +183,15 @@ mod tests {
 
     #[test]
     fn each_form_is_displayed_as_exact_decimals() {
-        assert_eq!(shown("0.1,0.15"), "0.1,0.15");
-        assert_eq!(shown(" 0.10 , 1.000000001 "), "0.1,1.000000001");
-        assert_eq!(shown("exponential:0.1,1.5,5"), "0.1,0.15,0.225,0.3375,0.50625");
-        assert_eq!(shown("linear:0.25,0.25,8"), "0.25,0.5,0.75,1,1.25,1.5,1.75,2");
+        assert_eq!(displayed("0.1,0.15"), "0.1,0.15");
+        assert_eq!(displayed(" 0.10 , 1.000000001 "), "0.1,1.000000001");
+        assert_eq!(displayed("exponential:0.1,1.5,5"), "0.1,0.15,0.225,0.3375,0.50625");
+        assert_eq!(displayed("linear:0.25,0.25,8"), "0.25,0.5,0.75,1,1.25,1.5,1.75,2");
         assert_eq!(
-            shown("exponential:0.000000001,10,15").split(',').next_back(),
+            displayed("exponential:0.000000001,10,15").split(',').next_back(),
             Some("100000")
         );
-        assert_eq!(shown("linear:1,0.000000001,63").split(',').count(), 63);
+        assert_eq!(displayed("linear:1,0.000000001,63").split(',').count(), 63);
     }
 
     #[test]
@@ -245,12 +246,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
-        fn no_flag_makes_parsing_panic(text in "(linear:|exponential:|)[0-9.,+eE -]{0,40}|.*") {
+        fn parsing_never_panics(text in "(linear:|exponential:|)[0-9.,+eE -]{0,40}|.*") {
             let _ = text.parse::<Bounds>();
         }
 
         #[test]
-        fn valid_bounds_keep_every_invariant_and_parse_back_from_their_display(
+        fn valid_bounds_keep_every_invariant_and_parse_back_from_their_displayed_form(
             text in "(linear:|exponential:)[0-9]{1,3}(\\.[0-9]{1,9})?,[0-9]{1,3}(\\.[0-9]{1,9})?,[0-9]{1,2}\
                      |[0-9](,[1-9]{1,3}(\\.[0-9]{1,9})?){0,5}",
         ) {

@@ -1,4 +1,4 @@
-//! The buckets of a histogram, classic and native, and the search for those of a duration.
+//! The buckets of a histogram, classic and native, and the search for the buckets of a duration.
 
 use super::bounds::{BOUND_MAX_NS, Bounds};
 use crate::metrics::expose::decimal::NS_PER_SECOND;
@@ -6,14 +6,15 @@ use crate::metrics::expose::decimal::NS_PER_SECOND;
 /// The schema of the native buckets: 2^3 = 8 for each power of two (OpenMetrics 2.0, "Native Buckets").
 pub(crate) const NATIVE_SCHEMA: i8 = 3;
 
-/// The breadth of the zero bucket: 2^-20 seconds, which is also the lower limit of the first native bucket.
+/// The width of the zero bucket: 2^-20 seconds, which is also the lower limit of the first native bucket.
 pub(crate) const ZERO_THRESHOLD_SECONDS: f64 = 1.0 / (1u64 << 20) as f64;
 
-/// The number of native buckets: the zero bucket, and 256 from 2^-20 to 2^12 seconds. What is above is in the last one.
+/// The number of native buckets: the zero bucket, and 256 from 2^-20 to 2^12 seconds. Longer durations are in the last
+/// one.
 pub(crate) const NATIVE_BUCKETS: usize = 257;
 
-/// The index of native bucket 0 in the schema, if the zero bucket were one: bucket *i* has index *i* − 160, and the upper
-/// limit 2^(index / 8) seconds.
+/// The index that native bucket 0, the zero bucket, would have in the schema: bucket *i* has index *i* − 160 and the
+/// upper limit 2^(index / 8) seconds.
 pub(crate) const NATIVE_INDEX_OF_0: i32 = -160;
 
 /// The upper limits of the native buckets from 0.5 to 1: the powers of 2^(1/8), as client_golang has them.
@@ -37,48 +38,48 @@ const CELLS: usize = 1_024;
 /// Above every bound.
 const BEYOND_NS: u64 = BOUND_MAX_NS + 1;
 
-/// The buckets of one duration, by their places.
+/// The classic and the native bucket of a duration.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Place {
     pub classic: usize,
     pub native: usize,
 }
 
-/// The limits of all buckets, prepared for the search. A binary search costs 1.5 ns more an observation.
+/// The limits of all buckets, prepared for the search. A binary search would cost 1.5 ns more an observation.
 ///
-/// The next bucket is random, so any branch on it would be mispredicted, which costs as much as all the rest of an
-/// observation. There is none here. The exponent and the topmost mantissa bits of a duration, as a float64, select one of
-/// [`CELLS`] cells, which rise with the duration. For each cell a table has the number of limits below it. What is left to
-/// compare are the limits within the cell: at most one of the native ones, and of the classic ones as many for each cell
-/// as the fullest one has, which usually is one, too.
+/// The next bucket is random, so a branch on it would be mispredicted, which costs as much as the rest of an
+/// observation. The search therefore has no branches. The exponent and the highest mantissa bits of a duration, as a
+/// float64, select one of [`CELLS`] cells, which are in the order of durations. A table has the number of limits below
+/// each cell, so only the limits within the cell are left to compare. At most one of those is native. The number of
+/// classic comparisons is the same for every cell: as many as the fullest cell has limits, usually one.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     cells: [Cell; CELLS],
     /// The number of comparisons with classic limits after the first.
     more: usize,
-    /// The bounds, and after them `u64::MAX`, which no duration is above. A `u8` plus `more` stays within it.
+    /// The bounds, followed by `u64::MAX`, which no duration exceeds. A `u8` plus `more` is always a valid index.
     classic_ns: [u64; 2 * (u8::MAX as usize + 1)],
-    /// The upper limits of all native buckets but the last, rounded down: a duration is a whole number.
+    /// The upper limits of all native buckets except the last, rounded down, since a duration is a whole number.
     native_ns: [u64; NATIVE_BUCKETS - 1],
     classic_count: usize,
 }
 
-/// The numbers of limits below all durations of a cell. Of native ones it is at most 255: the last limit is compared with
-/// whatever is above it.
+/// The numbers of limits below every duration of a cell. The number of native ones is at most 255: the last limit is
+/// not counted but always compared.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell {
     classic: u8,
     native: u8,
 }
 
-/// Returns the cell of a duration up to [`BEYOND_NS`]: that of its successor in fact, since 0 has no logarithm.
+/// Returns the cell of a duration up to [`BEYOND_NS`]. Computed from the duration plus one, since 0 has no logarithm.
 #[inline]
 fn cell_of(ns: u64) -> usize {
     let magnitude = |ns: u64| ((ns as i64 as f64).to_bits() >> (f64::MANTISSA_DIGITS - 1 - CELL_BITS)) as usize;
     (magnitude(ns + 1) - magnitude(1)) % CELLS
 }
 
-/// Returns the upper limit of a native bucket but the last, in nanoseconds, rounded down.
+/// Returns the upper limit of a native bucket other than the last, in nanoseconds, rounded down.
 fn native_limit_ns(bucket: usize) -> u64 {
     // Bucket 0 has the limit 2^-20 = 0.5 * 2^-19.
     let power_of_two = f64::powi(2.0, (bucket / NATIVE_LIMITS.len()) as i32 - 19);
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_range_fall_into_the_first_and_last_bucket() {
+    fn the_limits_of_the_range_fall_into_the_first_and_last_bucket() {
         let buckets = buckets("0.000000001,0.000000002,100000");
         for (duration_ns, classic, native) in [
             (0, 0, 0),
@@ -179,7 +180,7 @@ mod tests {
         for bucket in 0..NATIVE_BUCKETS - 1 {
             let index = bucket as i32 + NATIVE_INDEX_OF_0;
             let limit_ns = (f64::from(index) / 8.0).exp2() * 1e9;
-            // No limit is so near to a whole number that rounding could matter, but those that are whole.
+            // No limit is so close to a whole number that rounding could matter, except those that are whole numbers.
             let near = (limit_ns - limit_ns.round()).abs() < limit_ns * 1e-15;
             assert!(!near || limit_ns.fract() == 0.0, "{limit_ns}");
             assert_eq!(native_limit_ns(bucket), limit_ns as u64);
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_rise_and_end_within_the_table() {
+    fn cells_increase_with_the_duration_and_stay_within_the_table() {
         let sizes = || (0..BOUND_MAX_NS.ilog2()).flat_map(|power| (0..16).map(move |part| (16 + part) << power >> 4));
         assert!(sizes().map(cell_of).is_sorted());
         assert_eq!(cell_of(0), 0);
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_bounds_need_one_comparison() {
+    fn the_default_bounds_need_only_one_comparison() {
         assert_eq!(Buckets::new(&Bounds::default()).more, 0);
     }
 

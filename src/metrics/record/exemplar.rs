@@ -26,11 +26,11 @@ pub(crate) fn unix_time_ms() -> u64 {
 /// The last exemplar of a bucket.
 ///
 /// There is one writer ([`Recorder`](super::Recorder)). Exemplars are numbered from 1 and written alternately into two
-/// copies; `published` is the number of the last whole one. Neither side waits for the other:
+/// copies; `published` is the number of the last complete one. Neither side waits for the other:
 ///
 /// - the writer fills the copy that is not published, then publishes it;
-/// - a reader takes `published`, that copy, and `published` again. If it has changed, the copy may be torn, and the
-///   reader starts over with the newer one, which is whole.
+/// - a reader reads `published`, that copy, and `published` again. If the number has changed, the copy may be torn, and
+///   the reader starts over with the newer one, which is complete.
 ///
 /// Orderings. A reader that saw `published` must see the words stored before it: hence its release store and acquire
 /// load. A reader that saw a word of a later exemplar in its copy must see that `published` has changed: the release
@@ -38,7 +38,7 @@ pub(crate) fn unix_time_ms() -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct ExemplarSlot {
     published: Word,
-    /// Each the duration, the timestamp, the two halves of the trace id and the span id.
+    /// In each copy: the duration, the timestamp, the two halves of the trace id, and the span id.
     copies: [[Word; 5]; 2],
 }
 
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_never_see_a_torn_exemplar_nor_an_older_one_nor_none() {
+    fn readers_never_see_a_torn_or_older_exemplar_or_none() {
         let whole = |id: u64| Exemplar {
             duration_ns: id,
             timestamp_ms: id,
@@ -137,7 +137,8 @@ mod tests {
             while !reader.is_finished() {
                 id += 1;
                 slot.write(whole(id));
-                // At most times as fast as it can, at others with a pause in which a reader gets one whole.
+                // Pauses of different lengths: after a long one a reader finds a complete exemplar at the first
+                // attempt.
                 (0..id % 256).for_each(|_| std::hint::spin_loop());
             }
             id

@@ -6,7 +6,7 @@ use super::exemplar::{Exemplar, ExemplarSlot, unix_time_ms};
 use super::sync::{Ordering, Word, fence, yield_now};
 use super::traceparent::TraceContext;
 
-/// The largest number of classic buckets: one a bound, and `+Inf`.
+/// The largest number of classic buckets: one for each bound, and `+Inf`.
 pub(crate) const BUCKETS_MAX: usize = BOUNDS_MAX + 1;
 
 /// The number of observations in the log. A reader starts over if the writer makes nearly as many while it reads.
@@ -18,29 +18,29 @@ const LOG_LEN: u64 = 4;
 /// The mark of an exemplar with a sampled trace: above the number of any scrape.
 const SAMPLED: u64 = u64::MAX;
 
-/// The largest number of native buckets that a reader copies before it catches up with the writer: about as many as there
-/// are classic ones.
+/// The largest number of native buckets that a reader copies before it catches up with the writer: about as many as
+/// there are classic ones.
 #[cfg(not(loom))]
 const PART_MAX: usize = 64;
 #[cfg(loom)]
 const PART_MAX: usize = 2;
 
-/// After so many attempts a reader yields its processor, and again after as many more.
+/// The number of failed attempts after which a reader yields its processor, each time.
 const READS_BEFORE_YIELD: u32 = 16;
 
 /// One series of one shard: what one thread observed under one set of labels.
 ///
 /// # The problem
 ///
-/// A histogram is many numbers, and an observation changes three of them: the counts of a classic and a native bucket, and
-/// the sum. A reader that copies the numbers while they change gets a set of observations that never was: a later one
-/// without an earlier one, or a sum that does not belong to the counts. With locks, or a hot and a cold copy, every
-/// observation pays for the solution. Here the reader pays.
+/// A histogram is many numbers, and an observation changes three of them: the counts of a classic and a native bucket,
+/// and the sum. A reader that copies the numbers while they change gets a set of observations that never existed: a
+/// later one without an earlier one, or a sum that does not match the counts. With locks, or with a hot and a cold
+/// copy, every observation pays for the solution. Here the reader pays.
 ///
 /// # The algorithm
 ///
 /// There is one writer. [`Recorder`](super::Recorder) is not `Clone` and records through `&mut self`, each recorder has
-/// a shard of its own, and a shard passes from one to the next only through a release and an acquire. So the writer's
+/// a shard of its own, and a shard passes to the next recorder only through a release and an acquire. So the writer's
 /// loads of its own words ([`Word::own`]) are exact, and a load and a store replace an atomic read-modify-write.
 ///
 /// Observations are numbered from 1. Observation *n* is written ahead, then published, then applied:
@@ -51,42 +51,44 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// A reader
 ///
-/// 1. takes `published` as *first*, copies the counts, and takes `published` again as *last*;
+/// 1. reads `published` as *first*, copies the counts, and reads `published` again as *last*;
 /// 2. replays `log` from *first* to *last* over its copy, and takes the sum from entry *last*;
-/// 3. takes `published` once more: if the writer may have come round to entry *first*, it starts over.
+/// 3. reads `published` once more: if the writer may have wrapped around to entry *first*, the reader starts over.
 ///
 /// The result is the series after exactly *last* observations:
 ///
-/// - What the copy lacks, the log has. At *first*, every observation below *first* is applied. *first* itself and those
-///   up to *last* may or may not be, and the replay sets their buckets to what they were after them.
-/// - What the copy has beyond *first*, the log has, too: an observation is applied only after it is published, so one
-///   that is in the copy is not above *last*.
-/// - Native buckets are many, so they are copied in parts, and the reader catches up after each: it repeats the steps with
-///   *last* as *first*, and the replay moves all that was copied before on to the new *last*.
+/// - The log has everything that the copy lacks. When the reader reads *first*, every observation below *first* is
+///   applied. *first* itself and those up to *last* may or may not be, and the replay sets their buckets to the counts
+///   after them.
+/// - The log also has everything that the copy has beyond *first*: an observation is applied only after it is
+///   published, so one that is in the copy is not above *last*.
+/// - There are many native buckets, so they are copied in parts, and the reader catches up after each: it repeats the
+///   steps with *last* as *first*, and the replay advances everything copied so far to the new *last*.
 /// - Entry *m* is overwritten by observation *m* + `LOG_LEN`, whose first store comes after the publication of the one
 ///   before it. So while `published` is at most *first* + `LOG_LEN` − 2, the entries from *first* on are whole. Entry 0
 ///   is the initial state.
 ///
-/// The writer is wait-free: a few loads and stores, no loop, no read-modify-write. A reader never waits for a writer: one
-/// that is descheduled at any point leaves a series that can be read. A reader starts over only if `LOG_LEN` − 1
-/// observations were made while it read, which takes it about as long as a few of them.
+/// The writer is wait-free: a few loads and stores, no loop, no read-modify-write. A reader never waits for a writer:
+/// one that is descheduled at any point leaves a series that can be read. A reader starts over only if `LOG_LEN` − 1
+/// observations are made while it reads, and reading takes only about as long as a few of them.
 ///
 /// # Orderings
 ///
-/// - `published` is stored with release and loaded with acquire, so a reader that saw *n* sees entry *n* and those before
-///   it, and what was applied before *n* was published.
+/// - `published` is stored with release and loaded with acquire, so a reader that saw *n* sees entry *n* and those
+///   before it, and what was applied before *n* was published.
 /// - A release fence follows the store of `published`. With the reader's acquire fences it ensures that a reader that
 ///   saw an applied count, or a word of a later entry, sees the `published` before it.
-/// - All else is relaxed. Counts and log are atomics only so that a race on them is defined.
+/// - Everything else is relaxed. The counts and the log are atomics only so that a race on them is not undefined
+///   behavior.
 ///
 /// # Exemplars
 ///
-/// Each bucket has an [`ExemplarSlot`]. A sampled trace always becomes the exemplar and stays until the next sampled one
-/// of its bucket, whatever is scraped meanwhile. Until a bucket has one, the first observation after each scrape becomes
-/// its exemplar, so that the clock is not read on every observation.
+/// Each bucket has an [`ExemplarSlot`]. A sampled trace always becomes the exemplar and stays until the next sampled
+/// one of its bucket, across any number of scrapes. Until a bucket has one, the first observation after each scrape
+/// becomes its exemplar, so that the clock is not read on every observation.
 ///
-/// The writer fills the slot after it has published the observation, and a reader takes the slots before the counts: the
-/// observation of an exemplar is always part of the counts beside it.
+/// The writer fills the slot after it has published the observation, and a reader reads the slots before the counts. So
+/// the observation of an exemplar is always part of the counts beside it.
 ///
 /// # Limits
 ///
@@ -97,9 +99,9 @@ const READS_BEFORE_YIELD: u32 = 16;
 pub(crate) struct Histogram {
     /// The number of observations that are part of the series.
     published: Word,
-    /// Only as many as there are bounds are ever touched.
+    /// Only as many as there are bounds, and one for `+Inf`, are used.
     classic: [Bucket; BUCKETS_MAX],
-    /// Counts of the native buckets; none if the series has only classic ones.
+    /// The counts of the native buckets. Empty if the series has only classic ones.
     native: Box<[Word]>,
     log: [LogEntry; LOG_LEN as usize],
     /// One for each classic bucket.
@@ -110,22 +112,23 @@ pub(crate) struct Histogram {
 struct Bucket {
     /// Observations in this bucket alone, not cumulative.
     count: Word,
-    /// The scrape for which the exemplar was written; [`SAMPLED`] if it has a trace. Only the writer reads it. It is here
-    /// rather than in the slot, so that an observation that is no exemplar touches no further cache line.
+    /// The scrape for which the exemplar was written, or [`SAMPLED`] if it has a trace. Only the writer reads it. It is
+    /// here rather than in the slot, so that an observation that does not become an exemplar touches no further cache
+    /// line.
     exemplar_scrape: Word,
 }
 
-/// An observation, written ahead: the state that it leads to. Never across two cache lines.
+/// An observation in the log: the state after it. The alignment keeps an entry within one cache line.
 #[derive(Debug, Default)]
 #[repr(align(32))]
 struct LogEntry {
     /// From the lowest bit: 8 bits for the classic bucket, 16 for the native one, 40 for the highest bits of the sum.
     buckets_and_sum_ns_high: Word,
-    /// The classic bucket's count with it.
+    /// The classic bucket's count, this observation included.
     classic_count: Word,
-    /// The native bucket's count with it.
+    /// The native bucket's count, this observation included.
     native_count: Word,
-    /// The sum with it, in nanoseconds.
+    /// The lowest bits of the sum in nanoseconds, this observation included.
     sum_ns_low: Word,
 }
 
@@ -145,7 +148,7 @@ impl LogEntry {
         u128::from(load(&self.buckets_and_sum_ns_high) >> 24) << 64 | u128::from(load(&self.sum_ns_low))
     }
 
-    /// Sets the counts of the two buckets, as far as the copy has them.
+    /// Sets the counts of the two buckets in the copy, unless the copy has no native ones.
     fn replay(&self, counts: &mut Counts) {
         // Even if the entry is torn, its buckets are those of some observation.
         let packed = self.buckets_and_sum_ns_high.load(Ordering::Relaxed);
@@ -160,13 +163,13 @@ impl LogEntry {
 #[derive(Debug)]
 pub(crate) struct Counts<'a> {
     pub classic: &'a mut [u64],
-    /// Empty if native buckets are not to be read.
+    /// Empty if native buckets are not read.
     pub native: &'a mut [u64],
 }
 
 impl Histogram {
-    /// Returns an empty histogram of that many classic buckets, at most [`BUCKETS_MAX`], `+Inf` included, and that many
-    /// native ones: all or none.
+    /// Returns an empty histogram. `classic` is the number of classic buckets, `+Inf` included, at most
+    /// [`BUCKETS_MAX`]; `native` is the number of native ones, either all or 0.
     pub(crate) fn new(classic: usize, native: usize) -> Histogram {
         Histogram {
             published: Word::default(),
@@ -182,8 +185,10 @@ impl Histogram {
         &self.log[(observation % LOG_LEN) as usize]
     }
 
-    /// Adds an observation. For the writer only. `place` is within the numbers of buckets, and `scrape` the number of the
-    /// next scrape, from 1. `trace` is one that is sampled.
+    /// Adds an observation. For the writer only.
+    ///
+    /// `place` is within the numbers of buckets, `scrape` is the number of the next scrape, from 1, and `trace` is
+    /// sampled.
     #[inline]
     pub(crate) fn observe(&self, place: Place, duration_ns: u64, scrape: u64, trace: Option<TraceContext>) {
         let observation = self.published.own() + 1;
@@ -218,7 +223,7 @@ impl Histogram {
         });
     }
 
-    /// Adds this series, as of one moment, to `total`.
+    /// Adds a consistent copy of this series to `total`.
     pub(crate) fn add_to(&self, total: &mut Snapshot) {
         // Before the counts: see "Exemplars" above.
         for (latest, slot) in total.exemplars.iter_mut().zip(&self.exemplars) {
@@ -256,7 +261,8 @@ impl Histogram {
         }
     }
 
-    /// Copies the counts and returns the sum, all as of one moment, or `None` if the writer came round the log meanwhile.
+    /// Copies the counts and returns the sum, all as of one moment, or `None` if the writer wrapped around the log
+    /// meanwhile.
     pub(crate) fn read(&self, counts: &mut Counts) -> Option<u128> {
         let first = self.published.load(Ordering::Acquire);
         for (count, bucket) in counts.classic.iter_mut().zip(&self.classic) {
@@ -273,7 +279,7 @@ impl Histogram {
         Some(sum_ns)
     }
 
-    /// Replays the log from *first* on over the copied counts, and returns *last* and the sum as of then.
+    /// Replays the log from *first* on over the copied counts, and returns *last* and the sum after it.
     fn catch_up(&self, first: u64, counts: &mut Counts) -> Option<(u64, u128)> {
         fence(Ordering::Acquire);
         let last = self.published.load(Ordering::Acquire);
@@ -295,15 +301,15 @@ impl Histogram {
 pub(crate) struct Snapshot {
     /// By classic bucket, not cumulative.
     pub counts: [u64; BUCKETS_MAX],
-    /// By native bucket; `None` if they are not read.
+    /// By native bucket. `None` if they are not read.
     pub native: Option<[u64; NATIVE_BUCKETS]>,
     pub sum_ns: u128,
-    /// By classic bucket: of all shards the latest one with a sampled trace, or else the latest.
+    /// By classic bucket: the latest of all shards that has a sampled trace, or else the latest.
     pub exemplars: [Option<Exemplar>; BUCKETS_MAX],
 }
 
 impl Snapshot {
-    /// Returns a series without observations. `native` says whether native buckets are to be read.
+    /// Returns a series without observations. `native` says whether native buckets are read.
     pub(crate) fn new(native: bool) -> Snapshot {
         Snapshot {
             counts: [0; BUCKETS_MAX],
@@ -319,7 +325,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The classic bucket of that number and the native bucket of the same.
+    /// Returns the classic and the native bucket of the given number.
     fn at(bucket: usize) -> Place {
         Place {
             classic: bucket,
@@ -369,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sampled_exemplar_stays_until_a_newer_sampled_one_across_scrapes() {
+    fn a_sampled_exemplar_stays_across_scrapes_until_a_newer_sampled_one() {
         let histogram = Histogram::new(2, NATIVE_BUCKETS);
         histogram.observe(at(0), 10, 1, None);
         histogram.observe(at(0), 20, 1, trace(2));

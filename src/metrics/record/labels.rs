@@ -1,7 +1,7 @@
 //! The label values, as closed sets.
 //!
-//! A series is addressed by its place in the product of the three sets. Nothing that a client sends adds to them, so
-//! the number of series has a limit that is known at compile time, and with it the exposition and the memory.
+//! A series is addressed by its index in the product of the three sets. Nothing that a client sends adds to them, so
+//! the number of series, the size of the exposition and the memory have limits that are known at compile time.
 
 /// The request's method: the label `method`.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -18,7 +18,7 @@ impl Method {
     /// All values, in the order of the exposition.
     pub const ALL: [Method; 3] = [Method::Get, Method::Head, Method::Other];
 
-    /// The label's value.
+    /// Returns the label's value.
     pub const fn as_str(self) -> &'static str {
         ["GET", "HEAD", "other"][self as usize]
     }
@@ -52,17 +52,18 @@ impl Path {
         Path::Other,
     ];
 
-    /// The label's value.
+    /// Returns the label's value.
     pub const fn as_str(self) -> &'static str {
         ["/", "/healthz", "/readyz", "/metrics", "/ui", "other"][self as usize]
     }
 }
 
-/// A status code that this server responds with: a place in [`Status::ALL`]. The label `status` is the code in decimal.
+/// A status code that this server responds with, as an index into [`Status::ALL`]. The label `status` is the code in
+/// decimal.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Status(u8);
 
-/// Every code, rising.
+/// Every code, in increasing order.
 const CODES: [&str; 20] = [
     "200", "201", "202", "204", "400", "401", "403", "404", "405", "408", "409", "410", "413", "422", "429", "500",
     "501", "502", "503", "504",
@@ -92,7 +93,7 @@ impl Status {
     /// 503 Service Unavailable
     pub const SERVICE_UNAVAILABLE: Status = Status::of(503);
 
-    /// All values, rising, in the order of the exposition.
+    /// All values, in increasing order, which is the order of the exposition.
     pub const ALL: [Status; CODES.len()] = {
         let mut all = [Status(0); CODES.len()];
         let mut place = 0;
@@ -103,12 +104,13 @@ impl Status {
         all
     };
 
-    /// Returns the status of that code, if this server responds with it.
+    /// Returns the status with the given code, if this server responds with it.
     pub fn new(code: u16) -> Option<Status> {
         Status::ALL.into_iter().find(|status| status.code() == code)
     }
 
-    /// Returns the status of a code of the table. For constants: one that is missing there does not compile.
+    /// Returns the status with a code of the table. For constants: a code that is missing from the table does not
+    /// compile.
     const fn of(code: u16) -> Status {
         let mut place = 0;
         while Status(place).code() != code {
@@ -117,7 +119,7 @@ impl Status {
         Status(place)
     }
 
-    /// The status code.
+    /// Returns the status code.
     pub const fn code(self) -> u16 {
         let [hundreds, tens, ones] = *CODES[self.0 as usize].as_bytes() else {
             panic!("a status code has three digits");
@@ -125,13 +127,13 @@ impl Status {
         (hundreds - b'0') as u16 * 100 + (tens - b'0') as u16 * 10 + (ones - b'0') as u16
     }
 
-    /// The label's value: the code in decimal.
+    /// Returns the label's value: the code in decimal.
     pub const fn as_str(self) -> &'static str {
         CODES[self.0 as usize]
     }
 }
 
-/// The labels of one observation, which name its series.
+/// The labels of an observation, which identify its series.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Labels {
     /// The request's method.
@@ -146,13 +148,13 @@ pub struct Labels {
 pub(crate) const SERIES_MAX: usize = Method::ALL.len() * Path::ALL.len() * Status::ALL.len();
 
 impl Labels {
-    /// Returns the series' place, below [`SERIES_MAX`]. The exposition is in this order.
+    /// Returns the index of the series, below [`SERIES_MAX`]. The exposition is in this order.
     #[inline]
     pub(crate) const fn index(self) -> usize {
         (self.method as usize * Path::ALL.len() + self.path as usize) * Status::ALL.len() + self.status.0 as usize
     }
 
-    /// Every series, each at its [`index`](Labels::index).
+    /// Returns every series, each at its [`index`](Labels::index).
     pub(crate) fn all() -> impl Iterator<Item = Labels> {
         Method::ALL.into_iter().flat_map(|method| {
             Path::ALL.into_iter().flat_map(move |path| {
@@ -163,7 +165,7 @@ impl Labels {
         })
     }
 
-    /// The label pairs, in the order of the exposition.
+    /// Returns the label pairs, in the order of the exposition.
     pub(crate) const fn pairs(self) -> [(&'static str, &'static str); 3] {
         [
             ("method", self.method.as_str()),
@@ -178,7 +180,7 @@ impl Labels {
 pub enum CloseReason {
     /// Nothing in flight and nothing sent for the idle timeout.
     Idle,
-    /// No whole request in time.
+    /// No complete first request in time.
     SlowHead,
     /// A head that is too large.
     OversizedHead,
@@ -186,7 +188,7 @@ pub enum CloseReason {
     Flood,
     /// Idle while descriptors were short.
     Descriptors,
-    /// After the response to a request whose body is not read.
+    /// After the response to a request whose body was not read.
     RefusedBody,
 }
 
@@ -201,7 +203,7 @@ impl CloseReason {
         CloseReason::RefusedBody,
     ];
 
-    /// The label's value.
+    /// Returns the label's value.
     pub const fn as_str(self) -> &'static str {
         [
             "idle",
@@ -219,13 +221,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_series_has_a_place_of_its_own_in_order() {
-        let places: Vec<usize> = Labels::all().map(Labels::index).collect();
-        assert_eq!(places, (0..SERIES_MAX).collect::<Vec<_>>());
+    fn each_series_has_its_own_index_in_order() {
+        let indices: Vec<usize> = Labels::all().map(Labels::index).collect();
+        assert_eq!(indices, (0..SERIES_MAX).collect::<Vec<_>>());
     }
 
     #[test]
-    fn a_status_is_made_of_each_code_in_the_table_and_of_no_other() {
+    fn every_code_in_the_table_and_no_other_makes_a_status() {
         let known: Vec<u16> = (0..=u16::MAX).filter(|&code| Status::new(code).is_some()).collect();
         assert_eq!(known, CODES.map(|code| code.parse::<u16>().unwrap()));
         assert!(known.is_sorted());

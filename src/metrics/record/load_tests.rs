@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const WRITERS: u64 = 4;
 const OBSERVATIONS_PER_WRITER: u64 = 1_000_000;
 
-/// The least number of expositions that are rendered while the writers record.
+/// The smallest number of expositions that are rendered while the writers record.
 const EXPOSITIONS_MIN: u64 = 10;
 
 const LABELS: Labels = Labels {
@@ -23,7 +23,8 @@ const SNAPSHOTS: u64 = 10_000;
 /// Exemplars that are read while the writers record.
 const EXEMPLARS: u64 = 100_000;
 
-/// Durations in whole seconds, each in a bucket of its own: the sum follows from the buckets.
+/// The number of different durations. Each is a whole number of seconds in a bucket of its own, so the sum follows from
+/// the buckets.
 const BUCKETS: u64 = 4;
 
 fn metrics() -> Arc<Metrics> {
@@ -55,9 +56,9 @@ fn read(metrics: &Metrics, out: &mut Vec<u8>) -> (Vec<u64>, u64, u64) {
 }
 
 #[test]
-fn expositions_under_load_are_consistent_and_never_go_back_and_the_last_is_complete() {
+fn expositions_under_load_are_consistent_and_never_decrease_and_the_last_is_complete() {
     let metrics = metrics();
-    // Raised before an observation and after it: a count is between the two.
+    // Incremented before and after the observations: every exposed count is between the two.
     let (begun, ended) = (AtomicU64::new(0), AtomicU64::new(0));
     let expositions = AtomicU64::new(0);
     let writing = AtomicU64::new(WRITERS);
@@ -94,20 +95,21 @@ fn expositions_under_load_are_consistent_and_never_go_back_and_the_last_is_compl
             scope.spawn(move || {
                 let mut recorder = metrics.recorder();
                 for observation in 0..OBSERVATIONS_PER_WRITER {
-                    // The last tenth waits until enough expositions were rendered, however the threads are scheduled.
+                    // The last tenth waits until enough expositions have been rendered, however the threads are
+                    // scheduled.
                     if observation == OBSERVATIONS_PER_WRITER / 10 * 9 {
                         while expositions.load(Ordering::Relaxed) < EXPOSITIONS_MIN && !reader.is_finished() {
                             std::thread::yield_now();
                         }
                     }
-                    // Not for each one: in between, it is as fast as it can be.
+                    // Only every thousandth time, so that the writer is as fast as possible in between.
                     if observation % 1_000 == 0 {
                         begun.fetch_add(1_000, Ordering::SeqCst);
                     }
                     recorder.record(LABELS, duration_ns(observation), None);
                     if observation % 1_000 == 999 {
                         ended.fetch_add(1_000, Ordering::SeqCst);
-                        // The next recorder gets this shard, or that of another.
+                        // Shards change hands: the new recorder gets one that was released, if there is one.
                         if observation % 100_000 == 99_999 {
                             recorder = metrics.recorder();
                         }
@@ -125,7 +127,7 @@ fn expositions_under_load_are_consistent_and_never_go_back_and_the_last_is_compl
 }
 
 #[test]
-fn classic_and_native_counts_under_load_are_of_the_same_observations() {
+fn classic_and_native_counts_under_load_describe_the_same_observations() {
     let metrics = metrics();
     let natives = (0..BUCKETS).map(|bucket| metrics.buckets.of(duration_ns(bucket)).native);
     let natives: Vec<usize> = natives.collect();
@@ -148,7 +150,7 @@ fn classic_and_native_counts_under_load_are_of_the_same_observations() {
     std::thread::scope(|scope| {
         let reader = Arc::new(scope.spawn(|| {
             let mut last = 0;
-            // Each sees more than the one before, so that all are read beside writers.
+            // Each must see more than the one before, so all are read while the writers record.
             for _ in 0..SNAPSHOTS {
                 last = std::iter::repeat_with(|| read(&metrics))
                     .find(|&count| count > last)
@@ -171,7 +173,7 @@ fn classic_and_native_counts_under_load_are_of_the_same_observations() {
 }
 
 #[test]
-fn exemplars_under_load_are_whole() {
+fn exemplars_under_load_are_never_torn() {
     let metrics = metrics();
     std::thread::scope(|scope| {
         let reader = Arc::new(scope.spawn(|| {

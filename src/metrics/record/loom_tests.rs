@@ -1,9 +1,8 @@
-//! The histogram under every interleaving and every reordering that the memory model allows, by loom.
+//! Tests the histogram with loom, under the interleavings and reorderings that the memory model allows.
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --lib metrics::record::loom_tests`
 //!
-//! The log has 4 entries here, so that two observations fit beside one reader without a second attempt, and a third makes
-//! it start over.
+//! The log has 4 entries here: a reader tolerates two observations during one attempt, and a third makes it start over.
 
 use super::buckets::Place;
 use super::exemplar::{Exemplar, ExemplarSlot};
@@ -14,12 +13,12 @@ use super::traceparent::TraceContext;
 use loom::thread;
 use std::sync::Arc;
 
-/// The duration of observation `n`: no set of others adds up to it.
+/// Returns the duration of observation `n`. The sum of a set of observations identifies the set.
 fn duration_ns(n: u64) -> u64 {
     1 << (8 * n)
 }
 
-/// All parts of an exemplar derive from one number, so that a torn one shows.
+/// All parts of an exemplar derive from one number, so that a torn one is detected.
 fn trace(duration_ns: u64) -> Option<TraceContext> {
     TraceContext::sampled(u128::from(duration_ns) << 64 | u128::from(duration_ns), duration_ns)
 }
@@ -41,7 +40,7 @@ fn observe(histogram: &Histogram, n: u64) {
     histogram.observe(place(n), duration_ns, 1, trace(duration_ns));
 }
 
-/// Reads the histogram, checks that it is as after exactly the first so many observations, and returns how many.
+/// Reads the histogram, checks that it has exactly the first *n* observations, and returns *n*.
 fn read(histogram: &Histogram) -> Option<u64> {
     let (mut classic, mut native) = ([0; 2], [0; 2]);
     let sum_ns = histogram.read(&mut Counts {
@@ -51,7 +50,7 @@ fn read(histogram: &Histogram) -> Option<u64> {
     Some(prefix(&classic, &native, sum_ns))
 }
 
-/// Checks that counts and sum are those after exactly the first so many observations, and returns how many.
+/// Checks that the counts and the sum are those of exactly the first *n* observations, and returns *n*.
 fn prefix(classic: &[u64], native: &[u64], sum_ns: u128) -> u64 {
     let observed = classic.iter().sum();
     let expected_sum_ns: u128 = (1..=observed).map(|n| u128::from(duration_ns(n))).sum();
@@ -72,8 +71,8 @@ fn check_exemplars(total: &Snapshot, observed: u64) {
     }
 }
 
-/// Loom tries every interleaving with at most so many preemptions. Without a limit the larger models take hours; its
-/// authors found that two are enough for nearly all errors.
+/// Runs a model under every interleaving with at most `preemptions_max` preemptions. Without a limit the larger models
+/// take hours. Loom's authors found that two preemptions are enough for nearly all errors.
 fn check(preemptions_max: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions_max);
@@ -89,7 +88,7 @@ fn a_reader_beside_a_writer_reads_a_prefix_at_the_first_attempt() {
             let histogram = Arc::clone(&histogram);
             move || (2..=3).for_each(|n| observe(&histogram, n))
         });
-        let observed = read(&histogram).expect("two observations do not come round a log of four");
+        let observed = read(&histogram).expect("two observations do not wrap around a log of four");
         assert!((1..=3).contains(&observed));
         writer.join().unwrap();
     });
@@ -111,15 +110,15 @@ fn a_reader_that_is_lapped_by_the_writer_starts_over() {
 }
 
 #[test]
-fn what_one_reader_reads_never_goes_back() {
+fn a_later_read_never_has_fewer_observations() {
     check(3, || {
         let histogram = Arc::new(histogram());
         let writer = thread::spawn({
             let histogram = Arc::clone(&histogram);
             move || (1..=2).for_each(|n| observe(&histogram, n))
         });
-        let before = read(&histogram).expect("two observations do not come round a log of four");
-        let after = read(&histogram).expect("two observations do not come round a log of four");
+        let before = read(&histogram).expect("two observations do not wrap around a log of four");
+        let after = read(&histogram).expect("two observations do not wrap around a log of four");
         assert!(after >= before);
         writer.join().unwrap();
     });

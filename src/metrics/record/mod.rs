@@ -1,4 +1,4 @@
-//! What is counted: one histogram a series and recorder, written by one thread and read by any.
+//! Recording: one histogram for each series and recorder, written by one thread and read by any.
 
 mod bounds;
 mod buckets;

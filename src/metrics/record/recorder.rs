@@ -1,4 +1,4 @@
-//! The list of shards, and the right of one thread to write to one of them.
+//! The list of shards, and the recorders, each of which writes to one of them.
 
 use super::buckets::NATIVE_BUCKETS;
 use super::histogram::Histogram;
@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 /// The histograms that one recorder at a time writes to, and that every scrape reads.
 ///
-/// Shards form a list that only grows, so that it can be walked without a lock. A shard whose recorder was dropped keeps
-/// its counts and becomes that of the next recorder: there are never more shards than there were recorders at once.
+/// Shards form a list that only grows, so that it can be walked without a lock. A shard whose recorder was dropped
+/// keeps its counts and passes to the next recorder, so there are never more shards than there were recorders at the
+/// same time.
 pub(crate) struct Shard {
     taken: AtomicBool,
     series: [OnceBox<Histogram>; SERIES_MAX],
@@ -28,13 +29,13 @@ impl Shard {
         }
     }
 
-    /// Returns the series at that place, or `None` if this shard has no observation of it.
+    /// Returns the series at an index, or `None` if this shard has no observation of it.
     #[inline]
     pub(crate) fn series(&self, index: usize) -> Option<&Histogram> {
         self.series[index].get()
     }
 
-    /// Returns this shard and all after it.
+    /// Returns this shard and all after it in the list.
     pub(crate) fn list(&self) -> impl Iterator<Item = &Shard> {
         std::iter::successors(Some(self), |shard| shard.next.get().map(Arc::as_ref))
     }
@@ -49,7 +50,7 @@ impl Shard {
     pub(crate) fn take(first: &Arc<Shard>) -> Arc<Shard> {
         let mut shard = first;
         loop {
-            // Acquire: the new writer continues from all that the last one wrote before its release. The load
+            // Acquire: the new writer continues from everything that the last one wrote before its release. The load
             // comes first so that the cache line of a shard in use does not bounce.
             if !shard.taken.load(Ordering::Relaxed)
                 && shard
@@ -66,7 +67,7 @@ impl Shard {
                     if shard.next.set(Box::new(Arc::clone(&new))).is_ok() {
                         return new;
                     }
-                    // Another thread appended first. Nobody has seen ours; continue along the list.
+                    // Another thread appended first. No one has seen ours, so continue along the list.
                     continue;
                 }
             };
@@ -74,10 +75,10 @@ impl Shard {
     }
 }
 
-/// The right of one thread to record observations.
+/// Records the observations of one thread.
 ///
-/// It is not `Clone`, and [`record`](Recorder::record) takes `&mut self`: each shard has one writer at a time, as the
-/// histogram's algorithm requires. Made by [`Metrics::recorder`]. What was recorded outlives it.
+/// It is not `Clone`, and [`record`](Recorder::record) takes `&mut self`, so each shard has one writer at a time, as
+/// the histogram's algorithm requires. Created by [`Metrics::recorder`]. Observations outlive their recorder.
 pub struct Recorder {
     metrics: Arc<Metrics>,
     shard: Arc<Shard>,
@@ -89,13 +90,13 @@ impl Recorder {
         Recorder { metrics, shard }
     }
 
-    /// Adds a request that took that long to its series.
+    /// Adds a request of the given duration to its series.
     ///
-    /// If `trace` is sampled, it becomes the exemplar of its bucket and stays until the next sampled one. The ids of one
-    /// that is not sampled never appear: whoever follows them would find nothing.
+    /// If `trace` is sampled, it becomes the exemplar of its bucket and stays until the next sampled one. The ids of a
+    /// trace that is not sampled are never exposed, since no tracing backend has that trace.
     ///
-    /// Wait-free, and without allocation except for the first observation of a series by this recorder's shard.
-    // Always: it is some sixty instructions, and a call would add a quarter. What is rare is not inlined.
+    /// Wait-free. Allocates only at the first observation of a series in this recorder's shard.
+    // Always inlined: it is some sixty instructions, and a call would add a quarter. The rare paths are not inlined.
     #[inline(always)]
     pub fn record(&mut self, labels: Labels, duration_ns: u64, trace: Option<TraceContext>) {
         let place = self.metrics.buckets.of(duration_ns);

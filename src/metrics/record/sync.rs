@@ -1,4 +1,4 @@
-//! The atomics of the histogram: those of std, or loom's if it checks the histogram (`RUSTFLAGS="--cfg loom"`).
+//! The atomics of the histogram: those of std, or loom's when it tests the histogram (`RUSTFLAGS="--cfg loom"`).
 
 #[cfg(loom)]
 pub(crate) use loom::{
@@ -11,7 +11,7 @@ pub(crate) use std::{
     thread::yield_now,
 };
 
-/// A word that one thread writes and others read. It is 0 at first.
+/// A word that one thread writes and others read. Initially 0.
 #[derive(Debug, Default)]
 pub(crate) struct Word {
     shared: AtomicU64,
@@ -20,15 +20,15 @@ pub(crate) struct Word {
 }
 
 impl Word {
-    /// Returns what the writer stored last. For the writer only.
+    /// Returns the value that the writer stored last. For the writer only.
     #[cfg(not(loom))]
     #[inline(always)]
     pub(crate) fn own(&self) -> u64 {
         self.shared.load(Ordering::Relaxed)
     }
 
-    /// The same, hidden from loom: it remembers only the last access of each word, and a load just before the writer's
-    /// store would hide from it that the store races with a reader. It would check next to no interleaving.
+    /// The same, hidden from loom. Loom remembers only the last access of each word, so a load just before the writer's
+    /// store would conceal that the store races with a reader, and loom would check almost no interleaving.
     #[cfg(loom)]
     pub(crate) fn own(&self) -> u64 {
         self.own.load(Ordering::Relaxed)

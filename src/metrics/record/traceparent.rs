@@ -11,7 +11,8 @@ pub struct TraceContext {
 impl TraceContext {
     /// Parses the `traceparent` field of a request from the values of all its lines.
     ///
-    /// Returns `None` if there is not exactly one line: the field is no list, so of two lines neither can be trusted.
+    /// Returns `None` if there is not exactly one line: the field is not a list, so neither of two lines can be
+    /// trusted.
     pub fn from_headers<'a>(mut values: impl Iterator<Item = &'a str>) -> Option<TraceContext> {
         let value = values.next()?;
         values.next().is_none().then(|| TraceContext::parse(value))?
@@ -23,7 +24,7 @@ impl TraceContext {
     /// hexadecimal digits, an id of zeros, version `ff`. A version above `00` may have more after a further `-`, which
     /// is ignored (section 4, "Versioning of traceparent").
     pub fn parse(value: &str) -> Option<TraceContext> {
-        // Bytes, since the value may hold any text and slicing a `str` off a character's boundary panics.
+        // Bytes, since the value may be any text, and slicing a `str` within a character panics.
         let value = value.as_bytes();
         let (fields, rest) = value.split_at_checked(55)?;
         if [fields[2], fields[35], fields[52]] != *b"---" {
@@ -57,12 +58,12 @@ impl TraceContext {
         self.is_sampled
     }
 
-    /// The trace's id, printed as 32 hexadecimal digits.
+    /// Returns the trace's id, printed as 32 hexadecimal digits.
     pub fn trace_id(self) -> u128 {
         self.trace_id
     }
 
-    /// The id of the caller's span (`parent-id`), printed as 16 hexadecimal digits.
+    /// Returns the id of the caller's span (`parent-id`), printed as 16 hexadecimal digits.
     pub fn span_id(self) -> u64 {
         self.span_id
     }
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_later_version_the_known_fields_are_parsed() {
+    fn the_known_fields_of_a_later_version_are_parsed() {
         let known = TraceContext::parse(EXAMPLE);
         assert_eq!(TraceContext::parse(&EXAMPLE.replacen("00-", "cc-", 1)), known);
         assert_eq!(
@@ -108,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_specification_calls_invalid_is_rejected() {
+    fn values_that_the_specification_calls_invalid_are_rejected() {
         for value in [
             "",
             "00",
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_lines_neither_is_used() {
+    fn neither_of_two_lines_is_used() {
         let other = EXAMPLE.replacen("4bf9", "5bf9", 1);
         let from_headers = |values: &[&str]| TraceContext::from_headers(values.iter().copied());
         assert_eq!(from_headers(&[]), None);
@@ -146,12 +147,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
-        fn no_text_makes_parsing_panic(value in ".*") {
+        fn parsing_never_panics(value in ".*") {
             let _ = TraceContext::parse(&value);
         }
 
         #[test]
-        fn a_valid_value_with_one_byte_changed_is_parsed_as_it_stands_or_rejected(
+        fn a_valid_value_with_one_changed_byte_is_parsed_exactly_or_rejected(
             place in 0..EXAMPLE.len(),
             byte in 0u8..128,
         ) {

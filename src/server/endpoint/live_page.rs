@@ -23,7 +23,7 @@ pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "trusted-types 'none'",
 );
 
-/// Every header of the answer beyond those that depend on the request, by name and value.
+/// The fields of the response that do not depend on the request.
 pub const HEADERS: [(&str, &str); 5] = [
     ("Content-Type", "text/html; charset=utf-8"),
     ("Content-Security-Policy", CONTENT_SECURITY_POLICY),

@@ -1,4 +1,4 @@
-//! The endpoints: which one a request is for, and what it is answered.
+//! The endpoints: which one a request is for, and the answer to it.
 
 pub mod delay;
 pub mod live_page;
@@ -15,7 +15,7 @@ use super::field_values;
 use super::framing::{Framing, framing};
 use crate::metrics::{Format, Method, Path, Status};
 
-/// What a request is answered.
+/// The answer to a request.
 #[derive(Debug)]
 pub enum Answer {
     /// `/`: a status after a delay; drawn unless the client asked for one.
@@ -28,8 +28,7 @@ pub enum Answer {
     Metrics(Format),
     /// The live page.
     LivePage,
-    /// One line of text, after which the connection is closed: the request is malformed, or its rest cannot be told from the next
-    /// request.
+    /// One line of text, after which the connection is closed: the request is malformed, or the end of its body is unknown.
     Reject(Status, &'static str),
 }
 
@@ -44,8 +43,7 @@ pub fn method(request: &Request) -> Method {
 
 /// Returns the label of a request's path and the answer to it. `ready` is what `/readyz` reports.
 ///
-/// Requests that are rejected are labelled as those for other paths, so that they do not blur the latency of an endpoint;
-/// and so are those with `OPTIONS`.
+/// The path of a rejected request and of `OPTIONS` is [`Path::Other`], so that they do not blur the latency of an endpoint.
 pub fn route(request: &Request, ready: bool) -> (Path, Answer) {
     if let Some((status, line)) = reject(request) {
         return (Path::Other, Answer::Reject(status, line));

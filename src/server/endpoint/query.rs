@@ -1,4 +1,4 @@
-//! The query of `/`: `delay` and `status` override what this one request gets.
+//! The query of `/`: `delay` and `status` override the delay and the status of one request.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use crate::metrics::Status;
 /// The longest delay that a client may ask for.
 pub const DELAY_OVERRIDE_MAX: Duration = Duration::from_secs(60);
 
-/// How much of a wrong parameter a response repeats, characters.
+/// How much of a wrong parameter a response quotes, characters.
 const QUOTED_MAX: usize = 40;
 
-/// What a request asks for in place of the random delay and of 200.
+/// What a request sets in place of the random delay and status.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Overrides {
     /// `delay`: at most [`DELAY_OVERRIDE_MAX`].
@@ -80,7 +80,7 @@ fn parse_status(value: &str) -> Result<Status, String> {
     })
 }
 
-/// A client's text, made harmless for a line of text.
+/// Returns a client's text, escaped for a line of text and cut short.
 fn quoted(text: &str) -> String {
     let mut quoted: String = format!("{text:?}").chars().take(QUOTED_MAX).collect();
     if quoted.len() == QUOTED_MAX {

@@ -1,15 +1,14 @@
-// Clients of an HTTP server, each with its next request once the last is answered.
+// Clients of an HTTP server, each of which sends its next request once the last one is answered.
 //
 //	clients -url URL [-keep-alive N] [-closing N]
 //
-// They run until standard input ends. A line on it closes a window: one JSON object on standard output describes the
-// requests that ended since the last line, and the end of input closes the last window. A keep-alive client has one
-// connection, and a new one when the server has closed that; a closing client has one for each request.
+// They run until the end of standard input. Each line of input closes a window: one JSON object on standard output
+// describes the requests that finished since the last line. The end of input closes the last window. A keep-alive client
+// has one connection, and opens a new one when the server closes it. A closing client opens one for each request.
 //
-// An idle connection may be closed by the server just as a request is sent on it. Like other HTTP clients (RFC 9110,
-// section 9.2.2), these send that request again on a new connection, if no byte of a response has come. That is net/http's
-// own doing. But if the server closes later than closedWhileIdle after the request was sent, the request had reached it, and
-// counts as lost.
+// A server may close an idle connection just as a request is sent on it. Like other HTTP clients (RFC 9110, section
+// 9.2.2), net/http then sends the request again on a new connection, if no byte of a response has arrived. But if the
+// server closes later than closedWhileIdle after the request was sent, the request had reached it and counts as lost.
 package main
 
 import (
@@ -28,24 +27,25 @@ import (
 )
 
 const (
-	// How late a close may reach a client that has already sent: a few round trips, and a busy machine.
+	// How long after a request was sent its client may notice that the connection was closed before: a few round trips,
+	// on a busy machine.
 	closedWhileIdle = 250 * time.Millisecond
-	// Far longer than any delay; a request that takes longer is lost.
+	// A request that takes longer is lost. This is far longer than any delay.
 	requestTimeout = 20 * time.Second
-	// How long a client waits after a lost request, so that a server that is gone is not besieged.
+	// How long a client waits after a lost request, so that it does not flood a server that is gone.
 	pauseAfterLoss = 100 * time.Millisecond
-	// How many of a window's errors are described.
+	// How many errors of a window are reported.
 	errorsDescribed = 5
 )
 
-// window is what happened since the last report.
+// window is what the clients measured since the last report.
 type window struct {
 	Answered map[string]int `json:"answered"` // responses by status
 	Lost     int            `json:"lost"`
 	Retried  int            `json:"retried"` // answered at the second attempt
-	Errors   []string       `json:"errors"`  // of the lost requests, the first few
+	Errors   []string       `json:"errors"`  // the first few errors of lost requests
 	Seconds  float64        `json:"seconds"`
-	// Seconds from sending a request to the end of its response.
+	// Latencies, from sending a request to the end of its response, in seconds.
 	P50   float64 `json:"p50"`
 	P90   float64 `json:"p90"`
 	P99   float64 `json:"p99"`
@@ -75,7 +75,7 @@ func (w *window) report(out *json.Encoder) error {
 	return out.Encode(w)
 }
 
-// recorder is the current window, which all clients write to.
+// recorder holds the current window, which all clients write to.
 type recorder struct {
 	sync.Mutex
 	window *window
@@ -109,7 +109,7 @@ func (r *recorder) next() *window {
 	return last
 }
 
-// send sends one request, and reads its response to the end. It returns the status and how many connections were tried.
+// send sends one request and reads its response to the end. It returns the status and how many connections were tried.
 func send(client *http.Client, url string) (status, attempts int, err error) {
 	var sent time.Time
 	var late time.Duration
@@ -144,7 +144,7 @@ func send(client *http.Client, url string) (status, attempts int, err error) {
 	return response.StatusCode, attempts, nil
 }
 
-// run is one client's life.
+// run sends requests forever.
 func run(url string, closing bool, recorder *recorder) {
 	client := &http.Client{
 		Transport: &http.Transport{DisableKeepAlives: closing, MaxConnsPerHost: 1, DisableCompression: true},
@@ -163,9 +163,9 @@ func run(url string, closing bool, recorder *recorder) {
 }
 
 func main() {
-	url := flag.String("url", "", "where the requests go")
-	keepAlive := flag.Int("keep-alive", 0, "clients that keep their connection")
-	closing := flag.Int("closing", 0, "clients that open a connection for each request")
+	url := flag.String("url", "", "target of the requests")
+	keepAlive := flag.Int("keep-alive", 0, "number of clients that keep their connection")
+	closing := flag.Int("closing", 0, "number of clients that open a connection for each request")
 	flag.Parse()
 	if *url == "" || *keepAlive+*closing <= 0 || flag.NArg() > 0 {
 		fmt.Fprintln(os.Stderr, "clients -url URL [-keep-alive N] [-closing N]")

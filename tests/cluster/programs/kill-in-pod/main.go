@@ -1,8 +1,8 @@
-// Kills the process of a pod's container by SIGKILL, from the namespace of its node's processes.
+// Kills the process of a pod's container with SIGKILL, from the PID namespace of its node.
 //
 //	kill-in-pod POD_UID PROGRAM
 //
-// PROGRAM is the name of the process, by which it is told from the pod's sandbox.
+// PROGRAM is the name of the process, which distinguishes it from the pod's sandbox.
 package main
 
 import (
@@ -24,7 +24,7 @@ func main() {
 	for _, process := range processes {
 		name, _ := os.ReadFile(filepath.Join(process, "comm"))
 		cgroups, _ := os.ReadFile(filepath.Join(process, "cgroup"))
-		// A systemd slice has underscores for the hyphens of a UID.
+		// A systemd slice has underscores in place of the hyphens of a UID.
 		inPod := strings.Contains(strings.ReplaceAll(string(cgroups), "_", "-"), uid)
 		if !inPod || strings.TrimSpace(string(name)) != program {
 			continue

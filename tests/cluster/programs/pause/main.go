@@ -1,4 +1,4 @@
-// Waits to be ended: the sandbox of each pod, and the pod that the clients run in.
+// Waits for a signal: the program of each pod's sandbox and of the clients' pod.
 package main
 
 import (
@@ -8,7 +8,7 @@ import (
 )
 
 func main() {
-	ended := make(chan os.Signal, 1)
-	signal.Notify(ended, syscall.SIGTERM, syscall.SIGINT)
-	<-ended
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	<-signals
 }
