@@ -169,11 +169,14 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-/// Returns an address that was free a moment ago.
+/// Returns an address that was free a moment ago. Below the ephemeral ports, so that no client gets it meanwhile.
 pub fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .unwrap()
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], fastrand::u16(20_000..32_768)));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Percent-encodes a text for a query.

@@ -72,7 +72,7 @@ fn parse_status(value: &str) -> Result<Status, String> {
         .filter(|status| is_allowed(*status));
     status.ok_or_else(|| {
         let mut line = format!("query parameter status is {}; allowed:", quoted(value));
-        for status in Status::ALL {
+        for status in Status::ALL.into_iter().filter(|status| is_allowed(*status)) {
             // Writing to a string cannot fail.
             let _ = write!(line, " {}", status.code());
         }
