@@ -17,7 +17,7 @@ use crate::server::endpoint::delay::{Distribution, Quantiles};
 pub const LISTEN_DEFAULT: &str = "[::]:19004";
 
 /// The longest duration that a flag takes.
-const DURATION_MAX: Duration = Duration::from_secs(3600);
+pub const DURATION_MAX: Duration = Duration::from_secs(3600);
 
 /// The shortest idle timeout. A shorter one would close connections between two requests of an ordinary client.
 const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);

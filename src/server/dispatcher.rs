@@ -190,8 +190,7 @@ impl Dispatcher {
     /// Drops a request of a closed connection. An unread body is dropped by whoever closes connections, since its drop may block.
     fn discard(&self, peer: SocketAddr, request: Option<PendingRequests>) {
         if let Some(unread_body) = request.and_then(|request| request.into_unread_body()) {
-            // Fails only if there is no guard.
-            let _ = self.shared.closes.send(Close {
+            self.shared.send_close(Close {
                 peer,
                 unread_body: Some(unread_body),
                 lingers: false,

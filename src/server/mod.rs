@@ -141,8 +141,7 @@ impl Server {
     /// Marks a connection closed: its requests get no response from now on. Returns its unread body, if there is one, to be dropped
     /// after the socket is shut down.
     pub fn close(&self, peer: SocketAddr) -> Option<UnreadBody> {
-        let unanswered = self.shared.schedule.close(peer).into_iter();
-        unanswered.filter_map(|request| request.into_unread_body()).last()
+        unread_body_of(self.shared.schedule.close(peer))
     }
 
     /// Sets whether connections may stay open after a response.
@@ -179,6 +178,22 @@ impl Server {
             log.flush(FLUSH_MAX);
         }
     }
+}
+
+impl Shared {
+    /// Sends a connection to whoever closes connections. Without a guard, nobody does.
+    fn send_close(&self, close: Close) {
+        // Fails only if there is no guard.
+        let _ = self.closes.send(close);
+    }
+}
+
+/// Returns the unread body among the requests of one connection. tiny_http parses nothing after it, so there is at most one.
+fn unread_body_of(requests: Vec<PendingRequests>) -> Option<UnreadBody> {
+    requests
+        .into_iter()
+        .filter_map(|request| request.into_unread_body())
+        .last()
 }
 
 /// Returns the values of a header field's lines, in order.

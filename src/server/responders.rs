@@ -15,7 +15,7 @@ use super::endpoint::{Answer, live_page};
 use super::framing::UnreadBody;
 use super::response::{ALLOW, Persistence, TEXT, fields_of, write_head};
 use super::schedule::{Scheduled, Ticket};
-use super::{Close, PendingRequests, Shared, panics};
+use super::{Close, PendingRequests, Shared, panics, unread_body_of};
 use crate::metrics::{Method, Path, Recorder, Status};
 
 /// The number of responders. With more, clients that do not read delay others less; with fewer, less memory is used.
@@ -71,14 +71,10 @@ impl Responder {
             match self.answer(scheduled, ticket) {
                 Outcome::KeepOpen => answered = Some(ticket),
                 Outcome::Close { unread_body, lingers } => {
-                    // tiny_http parses nothing after an unread body, so there is at most one.
-                    let behind = self.shared.schedule.close_after(ticket).into_iter();
-                    let unread_body =
-                        unread_body.or_else(|| behind.filter_map(|request| request.into_unread_body()).last());
-                    // Fails only if there is no guard.
-                    let _ = self.shared.closes.send(Close {
+                    let behind = self.shared.schedule.close_after(ticket);
+                    self.shared.send_close(Close {
                         peer,
-                        unread_body,
+                        unread_body: unread_body.or_else(|| unread_body_of(behind)),
                         lingers,
                     });
                 }

@@ -4,11 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::flags::DURATION_MAX;
+
 /// The largest number of quantiles that can be given.
 pub const QUANTILES_MAX: usize = 16;
-
-/// The longest duration of a quantile.
-const DURATION_MAX: Duration = Duration::from_secs(3_600);
 
 /// Quantiles of the delay: the flag `--delay-quantiles`, for example `0.5=80ms,0.9=300ms,0.99=1.5s`.
 ///
