@@ -14,11 +14,11 @@ use nix::sys::time::{TimeVal, TimeValLike};
 /// Connections that the kernel completes and keeps for us until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// How long a write waits for a client that does not read, milliseconds.
+/// How long a write waits for a client that does not read, milliseconds. Then another responder is woken.
 ///
 /// There is no such limit on reads: `accept` would inherit it and fail after a silent interval, which ends tiny_http's accept
 /// thread, and tiny_http drops the reader of a connection whose read times out, even while its request waits.
-const WRITE_TIMEOUT_MS: i64 = 50;
+const WRITE_TIMEOUT_MS: i64 = 5;
 
 /// How long data may stay unacknowledged, or a client's window closed, before the kernel ends the connection, milliseconds.
 const USER_TIMEOUT_MS: u32 = 10_000;

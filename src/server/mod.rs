@@ -95,7 +95,7 @@ impl Server {
                 delay_quantiles: DELAY_QUANTILES.map(|q| delay.quantile(q)),
             })),
             delay,
-            schedule: Schedule::new(flags.max_in_flight),
+            schedule: Schedule::new(flags.max_in_flight, responders::RESPONDERS),
             closes,
             log: flags.access_log.then(AccessLog::start).transpose()?,
             draining: AtomicBool::new(false),

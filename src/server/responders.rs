@@ -1,8 +1,8 @@
 //! The responders: threads that take due requests from the schedule, answer them, and record how long they took.
 //!
-//! A write blocks while the client's socket is full, for at most the listener's write timeout; a whole response, for at most
-//! [`STALL_MAX`]. A client that reads more slowly is never written to again. So a client that does not read blocks a responder
-//! only briefly, and a fixed pool is enough.
+//! A write blocks while the client's socket is full, for at most the listener's write timeout. Then another responder is woken, and
+//! the whole response may take [`STALL_MAX`]. A client that reads more slowly is never written to again. So a client that does
+//! not read blocks a responder only briefly, and a fixed pool is enough.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use super::dispatcher::{Channel, PendingRequest};
 use super::endpoint::{Answer, live_page};
 use super::framing::UnreadBody;
 use super::response::{ALLOW, Persistence, TEXT, fields_of, write_head};
-use super::schedule::{Scheduled, Ticket};
+use super::schedule::{Schedule, Scheduled, Ticket};
 use super::{Close, PendingRequests, Shared, panics, unread_body_of};
 use crate::metrics::{Method, Path, Recorder, Status};
 
 /// The number of responders. With more, clients that do not read delay others less; with fewer, less memory is used.
-const RESPONDERS: usize = 64;
+pub(super) const RESPONDERS: usize = 64;
 
-/// How long a response may take from its first write on, if one write was not enough.
+/// How long a response may take after its first write, if one write was not enough.
 const STALL_MAX: Duration = Duration::from_millis(100);
 
 /// Starts the responders.
@@ -118,7 +118,7 @@ impl Responder {
                     persistence
                 };
                 self.compose(&answer, labels.status, arrived, persistence, head_only);
-                match deliver(&mut *writer, &self.head) {
+                match deliver(&mut *writer, &self.head, &self.shared.schedule) {
                     // There may already be another connection from the same port.
                     Err(error) if is_gone(&error) && !closes => Outcome::KeepOpen,
                     Ok(()) if !closes => Outcome::KeepOpen,
@@ -209,22 +209,38 @@ fn is_gone(error: &io::Error) -> bool {
     )
 }
 
-/// Writes a whole response, unless the client reads so slowly that it takes longer than [`STALL_MAX`].
+/// Writes a whole response, unless that takes [`STALL_MAX`] longer than the first write.
 ///
 /// The socket's write timeout alone is not enough: a write of a single byte within it is a success.
-fn deliver(writer: &mut dyn Write, response: &[u8]) -> io::Result<()> {
+fn deliver<T>(writer: &mut dyn Write, response: &[u8], schedule: &Schedule<T>) -> io::Result<()> {
     let mut rest = response;
-    let mut stalled_at = None;
-    while !rest.is_empty() {
-        match writer.write(rest) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => rest = &rest[written..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if !rest.is_empty() && stalled_at.get_or_insert_with(Instant::now).elapsed() >= STALL_MAX {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+    if write_some(writer, &mut rest)? {
+        return Ok(());
     }
-    writer.flush()
+    schedule.stall(|| {
+        let stalled_at = Instant::now();
+        while stalled_at.elapsed() < STALL_MAX {
+            if write_some(writer, &mut rest)? {
+                return Ok(());
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    })
+}
+
+/// Writes as much of `rest` as the socket takes within its write timeout. Returns whether that was all.
+fn write_some(writer: &mut dyn Write, rest: &mut &[u8]) -> io::Result<bool> {
+    let written = writer.write(rest).and_then(|len| {
+        *rest = &rest[len..];
+        if rest.is_empty() {
+            writer.flush()
+        } else {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+    });
+    match written {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => Ok(false),
+        Err(error) => Err(error),
+    }
 }

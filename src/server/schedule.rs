@@ -2,24 +2,24 @@
 //!
 //! Invariants:
 //! - At most one request of a connection is in the queue or with a responder (see [`super::connections`]).
-//! - At most one responder, the leader, sleeps until the earliest deadline; the other idle ones sleep until they are woken. The one
-//!   that became idle last is woken first, since its memory is still in the processor's cache.
-//! - A leader that takes a request wakes another responder only if more requests are due. It answers, and leads again: a request
-//!   costs one wake-up. Nobody leads while it answers. If its client does not read, that lasts up to the write timeout, unless
-//!   an arrival wakes another responder (see [`OVERDUE_MAX`]).
+//! - At most one responder, the leader, sleeps until the earliest deadline; the other idle ones sleep until they are woken.
+//! - While a responder is awake, it takes one due request after the other, and nobody leads. Another one is woken only if a request
+//!   is overdue (see [`OVERDUE_MAX`]), or if the last one that is awake stalls. So a request costs one wake-up at most, and
+//!   less than that under load.
 //! - No socket is touched under the lock, which is held for a few steps in the queue and the table, or a walk through one of them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use super::connections::{Closed, Connections, Place};
 
-/// How long a request may be overdue before an arrival wakes one more responder: those that are awake may be stuck on clients
-/// that do not read.
-const OVERDUE_MAX: Duration = Duration::from_millis(2);
+/// How long a request may be overdue before one more responder is woken.
+const OVERDUE_MAX: Duration = Duration::from_millis(5);
+
+/// The shortest sleep of a leader. The requests that become due within it share a wake-up.
+const SLEEP_MIN: Duration = Duration::from_millis(1);
 
 /// A request with the deadline of its response.
 #[derive(Debug)]
@@ -73,22 +73,27 @@ struct State<T> {
     expired: bool,
     /// Whether a thread waits for `all_answered`.
     awaited: bool,
-    leader: Option<Thread>,
-    /// The idle responders that do not lead; the one that became idle last is at the end.
-    idle: Vec<Thread>,
+    /// Whether a responder leads.
+    leads: bool,
+    /// How many responders neither sleep nor stall.
+    awake: usize,
 }
 
 /// The deadline queue between the dispatchers and the responders.
 pub struct Schedule<T> {
     state: Mutex<State<T>>,
+    /// Wakes the leader.
+    leader: Condvar,
+    /// Wakes the idle responders that do not lead.
+    idle: Condvar,
     /// Signalled when nothing is in flight any more.
     all_answered: Condvar,
     delayed_max: usize,
 }
 
 impl<T> Schedule<T> {
-    /// Returns a schedule that admits at most `delayed_max` delayed requests at a time.
-    pub fn new(delayed_max: usize) -> Self {
+    /// Returns a schedule for that many responders, which admits at most `delayed_max` delayed requests at a time.
+    pub fn new(delayed_max: usize, responders: usize) -> Self {
         Schedule {
             state: Mutex::new(State {
                 queue: BTreeMap::new(),
@@ -99,9 +104,11 @@ impl<T> Schedule<T> {
                 delayed: 0,
                 expired: false,
                 awaited: false,
-                leader: None,
-                idle: Vec::new(),
+                leads: false,
+                awake: responders,
             }),
+            leader: Condvar::new(),
+            idle: Condvar::new(),
             all_answered: Condvar::new(),
             delayed_max,
         }
@@ -126,12 +133,15 @@ impl<T> Schedule<T> {
         let peer = scheduled.peer;
         match state.connections.arrive(peer, scheduled.last, now) {
             Place::First(connection) => {
+                let deadline = scheduled.deadline;
+                let is_earliest = state.earliest_deadline().is_none_or(|earliest| deadline < earliest);
                 state.count_in(&scheduled);
                 state.insert(scheduled, connection);
-                let woken = state.responder_to_wake(now);
-                drop(state);
-                if let Some(thread) = woken {
-                    thread.unpark();
+                if is_earliest && state.leads {
+                    drop(state);
+                    self.leader.notify_one();
+                } else {
+                    self.wake_another(state, now);
                 }
                 Ok(())
             }
@@ -151,7 +161,6 @@ impl<T> Schedule<T> {
 
     /// Blocks until a request is due. `answered` is the request that the caller has just answered, if its connection stays open.
     pub fn next(&self, answered: Option<Ticket>) -> (Scheduled<T>, Ticket) {
-        let this_thread = thread::current();
         let mut state = self.lock();
         if let Some(answered) = answered {
             self.settle(&mut state, answered, Instant::now());
@@ -163,32 +172,37 @@ impl<T> Schedule<T> {
                     let Some((_, next)) = state.queue.pop_first() else {
                         continue;
                     };
-                    let more = state
-                        .earliest_deadline()
-                        .is_some_and(|deadline| state.expired || deadline <= now);
-                    let woken = if more { state.idle.pop() } else { None };
-                    drop(state);
-                    if let Some(thread) = woken {
-                        thread.unpark();
-                    }
+                    self.wake_another(state, now);
                     return next;
                 }
-                Some(deadline) if state.leader.is_none() => {
-                    state.leader = Some(this_thread.clone());
-                    drop(state);
-                    thread::park_timeout(deadline - now);
-                    state = self.lock();
-                    state.leader = None;
+                Some(deadline) if !state.leads => {
+                    state.awake -= 1;
+                    state.leads = true;
+                    let wait = (deadline - now).max(SLEEP_MIN);
+                    let woken = self.leader.wait_timeout(state, wait);
+                    state = woken.unwrap_or_else(PoisonError::into_inner).0;
+                    state.leads = false;
+                    state.awake += 1;
                 }
                 _ => {
-                    state.idle.push(this_thread.clone());
-                    drop(state);
-                    thread::park();
-                    state = self.lock();
-                    // It is still there if it woke by itself.
-                    state.idle.retain(|thread| thread.id() != this_thread.id());
+                    state.awake -= 1;
+                    state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.awake += 1;
                 }
             }
+        }
+    }
+
+    /// Wakes an idle responder if those that are awake are not enough for the requests in the queue.
+    fn wake_another(&self, state: MutexGuard<'_, State<T>>, now: Instant) {
+        let Some(deadline) = state.earliest_deadline() else {
+            return;
+        };
+        let overdue = state.expired || deadline + OVERDUE_MAX <= now;
+        let enough = state.leads || (state.awake > 0 && !overdue);
+        drop(state);
+        if !enough {
+            self.idle.notify_one();
         }
     }
 
@@ -243,6 +257,16 @@ impl<T> Schedule<T> {
         requests.map(|scheduled| scheduled.request).collect()
     }
 
+    /// Calls `wait`, which blocks until a client reads. Another responder is woken in place of the caller if none is awake.
+    pub fn stall<R>(&self, wait: impl FnOnce() -> R) -> R {
+        let mut state = self.lock();
+        state.awake -= 1;
+        self.wake_another(state, Instant::now());
+        let waited = wait();
+        self.lock().awake += 1;
+        waited
+    }
+
     /// Refuses further requests of a request's connection, unless some wait behind it already. Returns whether it does.
     pub fn close_if_alone(&self, ticket: Ticket) -> bool {
         self.lock().connections.close_if_alone(ticket.peer, ticket.connection)
@@ -250,13 +274,9 @@ impl<T> Schedule<T> {
 
     /// Expires every deadline, also those of requests to come: all are answered at once.
     pub fn expire(&self) {
-        let mut state = self.lock();
-        state.expired = true;
-        let woken: Vec<Thread> = state.leader.clone().into_iter().chain(state.idle.drain(..)).collect();
-        drop(state);
-        for thread in woken {
-            thread.unpark();
-        }
+        self.lock().expired = true;
+        self.leader.notify_all();
+        self.idle.notify_all();
     }
 
     /// Returns how many requests have arrived so far, including refused ones.
@@ -279,9 +299,8 @@ impl<T> Schedule<T> {
         let mut state = self.lock();
         state.awaited = true;
         let left = deadline.saturating_duration_since(Instant::now());
-        let waited = self
-            .all_answered
-            .wait_timeout_while(state, left, |state| state.in_flight > 0);
+        let in_flight = |state: &mut State<T>| state.in_flight > 0;
+        let waited = self.all_answered.wait_timeout_while(state, left, in_flight);
         waited.unwrap_or_else(PoisonError::into_inner).0.in_flight == 0
     }
 
@@ -317,17 +336,6 @@ impl<T> State<T> {
     fn earliest_deadline(&self) -> Option<Instant> {
         self.queue.first_key_value().map(|(&(deadline, _), _)| deadline)
     }
-
-    /// Returns the responder that the last insertion concerns: it may be due before all others.
-    fn responder_to_wake(&mut self, now: Instant) -> Option<Thread> {
-        let (&(deadline, number), _) = self.queue.first_key_value()?;
-        if number == self.inserted {
-            let leader = self.leader.clone();
-            return leader.or_else(|| self.idle.pop());
-        }
-        let stuck = self.leader.is_none() && deadline + OVERDUE_MAX <= now;
-        if stuck { self.idle.pop() } else { None }
-    }
 }
 
 #[cfg(test)]
@@ -337,6 +345,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
     use std::sync::Arc;
+    use std::thread;
 
     /// How long requests of a closed connection are discarded.
     const DISCARD_FOR: Duration = Duration::from_millis(750);
@@ -366,7 +375,7 @@ mod tests {
 
     #[test]
     fn what_is_due_first_is_answered_first_and_not_before() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         let soon = now + Duration::from_millis(30);
         schedule.push(request(1, soon, "soon"), now).unwrap();
@@ -378,12 +387,12 @@ mod tests {
 
     #[test]
     fn a_later_request_with_an_earlier_deadline_wakes_the_leader() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         schedule.push(request(1, now + MINUTE, "late"), now).unwrap();
         thread::scope(|scope| {
             let leader = scope.spawn(|| schedule.next(None).0.request);
-            while schedule.lock().leader.is_none() {
+            while !schedule.lock().leads {
                 thread::yield_now();
             }
             schedule.push(request(2, now, "early"), Instant::now()).unwrap();
@@ -394,10 +403,10 @@ mod tests {
 
     #[test]
     fn an_arrival_wakes_a_responder_that_waits_without_a_deadline() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 1);
         thread::scope(|scope| {
             let idle = scope.spawn(|| schedule.next(None).0.request);
-            while schedule.lock().idle.is_empty() {
+            while schedule.lock().awake > 0 {
                 thread::yield_now();
             }
             let now = Instant::now();
@@ -409,25 +418,40 @@ mod tests {
     }
 
     #[test]
-    fn an_arrival_wakes_one_more_responder_if_requests_are_overdue() {
-        let schedule = Schedule::new(10);
+    fn an_awake_responder_takes_all_due_requests_and_another_is_woken_only_in_its_place() {
+        let schedule = Schedule::new(usize::MAX, 2);
         thread::scope(|scope| {
-            let now = Instant::now();
             let idle = scope.spawn(|| schedule.next(None).0.request);
-            while schedule.lock().idle.is_empty() {
+            while schedule.lock().awake > 1 {
                 thread::yield_now();
             }
-            // As if the responder that was woken for it were stuck.
-            let mut state = schedule.lock();
-            state.arrivals += 1;
-            let connection = match state.connections.arrive(peer(1), false, now) {
-                Place::First(connection) => connection,
-                place => panic!("{place:?}"),
-            };
-            let overdue = request(1, now, "overdue");
-            state.count_in(&overdue);
-            state.insert(overdue, connection);
-            drop(state);
+            let mut answered = None;
+            for number in 0..1_000 {
+                let now = Instant::now();
+                schedule.push(request(1, now, number), now).unwrap();
+                schedule.push(request(2, now, number), now).unwrap();
+                for _ in 0..2 {
+                    let (next, ticket) = schedule.next(answered);
+                    assert_eq!(next.request, number);
+                    answered = Some(ticket);
+                }
+            }
+            let now = Instant::now();
+            schedule.push(request(3, now, 1_000), now).unwrap();
+            assert_eq!(schedule.stall(|| idle.join().unwrap()), 1_000);
+        });
+    }
+
+    #[test]
+    fn an_arrival_wakes_one_more_responder_if_requests_are_overdue() {
+        let schedule = Schedule::new(10, 2);
+        thread::scope(|scope| {
+            let idle = scope.spawn(|| schedule.next(None).0.request);
+            while schedule.lock().awake > 1 {
+                thread::yield_now();
+            }
+            let now = Instant::now();
+            schedule.push(request(1, now, "overdue"), now).unwrap();
             let later = now + OVERDUE_MAX;
             schedule.push(request(2, later + MINUTE, "late"), later).unwrap();
             assert_eq!(idle.join().unwrap(), "overdue");
@@ -435,8 +459,22 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_become_due_while_the_leader_sleeps_share_its_wake_up() {
+        let schedule = Schedule::new(10, 1);
+        let now = Instant::now();
+        let deadlines = [100, 200, 300].map(|after_us| now + Duration::from_micros(after_us));
+        for (port, deadline) in (1..).zip(deadlines) {
+            schedule.push(request(port, deadline, port), now).unwrap();
+        }
+        let (_, first) = schedule.next(None);
+        let at = Instant::now();
+        assert!(at >= deadlines[2], "{:?}", at - now);
+        assert_eq!(schedule.next(Some(first)).0.request, 2);
+    }
+
+    #[test]
     fn delayed_requests_past_the_limit_are_refused_until_one_is_answered() {
-        let schedule = Schedule::new(2);
+        let schedule = Schedule::new(2, 1);
         let now = Instant::now();
         schedule.push(request(1, now, 1), now).unwrap();
         schedule.push(request(2, now, 2), now).unwrap();
@@ -455,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_full_connection_gets_one_last_response() {
-        let schedule = Schedule::new(usize::MAX);
+        let schedule = Schedule::new(usize::MAX, 1);
         let now = Instant::now();
         for number in 0..CONNECTION_IN_FLIGHT_MAX {
             schedule.push(request(1, now, number), now).unwrap();
@@ -484,7 +522,7 @@ mod tests {
 
     #[test]
     fn a_connection_closed_after_a_response_gives_back_the_requests_behind_it() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         for number in 0..3 {
             schedule.push(request(1, now, number), now).unwrap();
@@ -497,7 +535,7 @@ mod tests {
 
     #[test]
     fn a_closed_connection_gives_back_all_of_its_requests_and_its_successor_is_served() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         let late = now + MINUTE;
         schedule.push(request(1, late, "first"), now).unwrap();
@@ -526,7 +564,7 @@ mod tests {
 
     #[test]
     fn a_response_to_a_closed_connection_does_not_concern_its_successor() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         schedule.push(request(1, now, "answered late"), now).unwrap();
         let (_, of_first) = schedule.next(None);
@@ -544,7 +582,7 @@ mod tests {
 
     #[test]
     fn a_connection_closed_if_alone_takes_no_more_requests() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         schedule.push(request(1, now, 1), now).unwrap();
         schedule.push(request(1, now, 2), now).unwrap();
@@ -559,7 +597,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_pipelines_takes_turns_with_the_others() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         for number in 0..3 {
             schedule.push(request(1, now, number), now).unwrap();
@@ -572,7 +610,7 @@ mod tests {
 
     #[test]
     fn after_expire_everything_is_answered_at_once() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 3);
         let now = Instant::now();
         let late = now + MINUTE;
         for port in 1..=3 {
@@ -580,7 +618,7 @@ mod tests {
         }
         thread::scope(|scope| {
             let responders = [(); 3].map(|()| scope.spawn(|| schedule.next(None)));
-            while schedule.lock().leader.is_none() || schedule.lock().idle.len() < 2 {
+            while schedule.lock().awake > 0 {
                 thread::yield_now();
             }
             schedule.expire();
@@ -597,7 +635,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_the_last_response_is_told_of_it() {
-        let schedule = Schedule::new(10);
+        let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         assert!(schedule.wait_until_all_answered(now), "nothing is in flight");
         schedule.push(request(1, now, ()), now).unwrap();
@@ -615,7 +653,7 @@ mod tests {
     fn many_threads_answer_everything_in_the_order_of_each_connection() {
         const CONNECTIONS: u16 = 50;
         const REQUESTS: u32 = 400;
-        let schedule = Arc::new(Schedule::new(usize::MAX));
+        let schedule = Arc::new(Schedule::new(usize::MAX, 4));
         let seen: Arc<Mutex<HashMap<SocketAddr, u32>>> = Arc::default();
         for _ in 0..4 {
             let (schedule, seen) = (Arc::clone(&schedule), Arc::clone(&seen));
@@ -663,7 +701,7 @@ mod tests {
         fn any_requests_leave_once_each_by_deadline_and_in_the_order_of_their_connection(
             arrivals in prop::collection::vec((0u16..5, 0u64..1_000), 1..60)
         ) {
-            let schedule = Schedule::new(usize::MAX);
+            let schedule = Schedule::new(usize::MAX, 1);
             let now = Instant::now();
             let past = now - Duration::from_secs(1);
             for (number, (port, after_us)) in arrivals.iter().enumerate() {
