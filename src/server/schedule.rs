@@ -9,11 +9,13 @@
 //! - No socket is touched under the lock, which is held for a few steps in the queue and the table, or a walk through one of them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use super::connections::{Closed, Connections, Place};
+use super::connections::{Connections, Place};
 
 /// How long a request may be overdue before one more responder is woken.
 const OVERDUE_MAX: Duration = Duration::from_millis(5);
@@ -165,43 +167,41 @@ impl<T> Schedule<T> {
         if let Some(answered) = answered {
             self.settle(&mut state, answered, Instant::now());
         }
+        let mut yielded = false;
         loop {
             let now = Instant::now();
+            if let Some(next) = state.take_due(now) {
+                self.wake_another(state, now);
+                return next;
+            }
+            if !mem::replace(&mut yielded, true) {
+                // On a busy system, a request becomes due meanwhile, and needs no wake-up.
+                drop(state);
+                thread::yield_now();
+                state = self.lock();
+                continue;
+            }
+            state.awake -= 1;
             match state.earliest_deadline() {
-                Some(deadline) if state.expired || deadline <= now => {
-                    let Some((_, next)) = state.queue.pop_first() else {
-                        continue;
-                    };
-                    self.wake_another(state, now);
-                    return next;
-                }
                 Some(deadline) if !state.leads => {
-                    state.awake -= 1;
                     state.leads = true;
-                    let wait = (deadline - now).max(SLEEP_MIN);
-                    let woken = self.leader.wait_timeout(state, wait);
+                    let woken = self.leader.wait_timeout(state, (deadline - now).max(SLEEP_MIN));
                     state = woken.unwrap_or_else(PoisonError::into_inner).0;
                     state.leads = false;
-                    state.awake += 1;
                 }
-                _ => {
-                    state.awake -= 1;
-                    state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner);
-                    state.awake += 1;
-                }
+                _ => state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
+            state.awake += 1;
         }
     }
 
     /// Wakes an idle responder if those that are awake are not enough for the requests in the queue.
     fn wake_another(&self, state: MutexGuard<'_, State<T>>, now: Instant) {
-        let Some(deadline) = state.earliest_deadline() else {
-            return;
-        };
-        let overdue = state.expired || deadline + OVERDUE_MAX <= now;
-        let enough = state.leads || (state.awake > 0 && !overdue);
+        let needed = state.earliest_deadline().is_some_and(|deadline| {
+            !state.leads && (state.awake == 0 || state.expired || deadline + OVERDUE_MAX <= now)
+        });
         drop(state);
-        if !enough {
+        if needed {
             self.idle.notify_one();
         }
     }
@@ -234,18 +234,12 @@ impl<T> Schedule<T> {
             self.signal_if_all_answered(&state);
             return Vec::new();
         };
-        let Closed {
-            number: of_closed,
-            scheduled,
-            waiting,
-            discarded,
-        } = closed;
-        let mut unanswered = Vec::from(waiting);
+        let mut unanswered = Vec::from(closed.waiting);
         // If the number was given, the scheduled request is with the caller.
-        if scheduled && number.is_none() {
+        if closed.scheduled && number.is_none() {
             let queued = state
                 .queue
-                .extract_if(.., |_, (_, ticket)| ticket.connection == of_closed);
+                .extract_if(.., |_, (_, ticket)| ticket.connection == closed.number);
             unanswered.extend(queued.map(|(_, (scheduled, _))| scheduled));
         }
         for scheduled in &unanswered {
@@ -253,7 +247,7 @@ impl<T> Schedule<T> {
         }
         self.signal_if_all_answered(&state);
         drop(state);
-        let requests = unanswered.into_iter().chain(discarded);
+        let requests = unanswered.into_iter().chain(closed.discarded);
         requests.map(|scheduled| scheduled.request).collect()
     }
 
@@ -333,6 +327,16 @@ impl<T> State<T> {
             .insert((scheduled.deadline, self.inserted), (scheduled, ticket));
     }
 
+    /// Takes the earliest request if it is due.
+    fn take_due(&mut self, now: Instant) -> Option<(Scheduled<T>, Ticket)> {
+        let due = self.expired || self.earliest_deadline()? <= now;
+        if due {
+            self.queue.pop_first().map(|(_, next)| next)
+        } else {
+            None
+        }
+    }
+
     fn earliest_deadline(&self) -> Option<Instant> {
         self.queue.first_key_value().map(|(&(deadline, _), _)| deadline)
     }
@@ -345,7 +349,6 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
     use std::sync::Arc;
-    use std::thread;
 
     /// How long requests of a closed connection are discarded.
     const DISCARD_FOR: Duration = Duration::from_millis(750);
@@ -460,16 +463,18 @@ mod tests {
 
     #[test]
     fn requests_that_become_due_while_the_leader_sleeps_share_its_wake_up() {
-        let schedule = Schedule::new(10, 1);
-        let now = Instant::now();
-        let deadlines = [100, 200, 300].map(|after_us| now + Duration::from_micros(after_us));
-        for (port, deadline) in (1..).zip(deadlines) {
-            schedule.push(request(port, deadline, port), now).unwrap();
-        }
-        let (_, first) = schedule.next(None);
-        let at = Instant::now();
-        assert!(at >= deadlines[2], "{:?}", at - now);
-        assert_eq!(schedule.next(Some(first)).0.request, 2);
+        // The leader may be preempted before it sleeps, or after.
+        let shared = (0..21).filter(|_| {
+            let schedule = Schedule::new(10, 1);
+            let now = Instant::now();
+            let deadlines = [300, 500, 700].map(|after_us| now + Duration::from_micros(after_us));
+            for (port, deadline) in (1..).zip(deadlines) {
+                schedule.push(request(port, deadline, port), now).unwrap();
+            }
+            assert_eq!(schedule.next(None).0.request, 1);
+            Instant::now() >= deadlines[2]
+        });
+        assert!(shared.count() > 10);
     }
 
     #[test]
