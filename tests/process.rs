@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -143,6 +143,30 @@ fn standard_streams_that_close_while_it_runs_do_not_end_the_server() {
     assert_eq!(Client::connect(muted.address).get("/").status, 200);
     drop((stdout_reader, stderr_reader));
     muted.survives();
+}
+
+#[test]
+fn an_access_log_that_is_not_read_drops_lines_and_says_how_many() {
+    // More than the pipe and the queue hold.
+    const REQUESTS: usize = 10_000;
+    let (reader, writer) = std::io::pipe().unwrap();
+    let server = Muted::start(writer.into(), Stdio::null());
+    let mut client = Client::connect(server.address);
+    for _ in 0..REQUESTS {
+        client.get("/");
+    }
+    let (mut written, mut dropped) = (0, 0);
+    for line in BufReader::new(reader).lines() {
+        match line.unwrap().split_once(" dropped_lines=") {
+            Some((_, count)) => dropped += count.parse::<usize>().unwrap(),
+            None => written += 1,
+        }
+        if written + dropped >= REQUESTS {
+            break;
+        }
+    }
+    assert_eq!(written + dropped, REQUESTS);
+    assert!(dropped > 0, "all {written} lines were kept");
 }
 
 /// Runs a command until it exits. Returns its status and the lines on its standard error.

@@ -2,7 +2,7 @@
 //! tiny_http.
 //!
 //! ```text
-//! cargo bench --bench load                 # everything, about 3 minutes
+//! cargo bench --bench load                 # everything, about 6 minutes
 //! cargo bench --bench load -- 5000 idle    # some rows: 1000, 5000, 64, 256, idle; delayed, undelayed
 //! BENCH_SERVER=/path/to/httpserver cargo bench --bench load -- undelayed
 //! ```
@@ -22,8 +22,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use candidate::{Candidate, Peer};
 
 /// How often each run is repeated. The medians are printed.
-const DELAYED_REPEATS: usize = 3;
-const UNDELAYED_REPEATS: usize = 7;
+const DELAYED_REPEATS: usize = 5;
+const UNDELAYED_REPEATS: usize = 15;
 
 /// How long the clients connect and fall out of step before anything is measured. The longest delay is 2 s.
 const WARM_UP: Duration = Duration::from_millis(2_500);

@@ -1,18 +1,21 @@
 //! The access log: one logfmt line for each request, on standard output.
 //!
-//! Responders append to a bounded buffer and never wait for the reader of standard output; one thread writes. If the buffer is
-//! full, lines are dropped, and a later line says how many.
+//! Responders never wait for the reader of standard output: lines queue for one thread that writes them. If the queue is full, lines
+//! are dropped, and a later line says how many.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use super::panics;
 use crate::metrics::{Labels, TraceContext};
 
-/// Bytes that may wait to be written.
-const BUFFER_MAX: usize = 1024 * 1024;
+/// Lines that may wait to be written.
+const QUEUE_MAX: usize = 4096;
 
 /// How long lines gather before they are written together.
 const GATHER: Duration = Duration::from_millis(5);
@@ -30,18 +33,16 @@ pub struct Entry<'a> {
     pub trace: Option<&'a TraceContext>,
 }
 
-#[derive(Default)]
-struct Buffer {
-    lines: Vec<u8>,
-    dropped: u64,
-    writing: bool,
+enum Message {
+    Line(Vec<u8>),
+    /// Dropped once all earlier lines are written.
+    Flush(Sender<()>),
 }
 
 /// The log.
 pub struct AccessLog {
-    buffer: Mutex<Buffer>,
-    filled: Condvar,
-    written: Condvar,
+    queue: SyncSender<Message>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl AccessLog {
@@ -50,41 +51,29 @@ impl AccessLog {
     /// # Errors
     ///
     /// Returns the error of the system call.
-    pub fn start() -> std::io::Result<Arc<AccessLog>> {
-        let log = Arc::new(AccessLog {
-            buffer: Mutex::default(),
-            filled: Condvar::new(),
-            written: Condvar::new(),
-        });
-        let writer = Arc::clone(&log);
-        panics::spawn_vital("access-log", move || writer.write())?;
-        Ok(log)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Buffer> {
-        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn start() -> io::Result<AccessLog> {
+        let (queue, queued) = sync_channel(QUEUE_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&dropped);
+        panics::spawn_vital("access-log", move || write(&queued, &counted))?;
+        Ok(AccessLog { queue, dropped })
     }
 
     /// Appends a line. Does not wait for it to be written.
     pub fn append(&self, entry: &Entry<'_>) {
-        let now = humantime::format_rfc3339_millis(SystemTime::now());
-        let mut buffer = self.lock();
-        if buffer.lines.len() >= BUFFER_MAX {
-            buffer.dropped += 1;
-            return;
-        }
-        let wake = buffer.lines.is_empty() && !buffer.writing;
         let Entry {
             labels,
             duration,
             peer,
             trace,
         } = entry;
+        let now = humantime::format_rfc3339_millis(SystemTime::now());
         // An IPv4 client of an IPv6 socket is shown by its IPv4 address.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let mut line = Vec::new();
         // Writing to a vector cannot fail.
         let _ = write!(
-            buffer.lines,
+            line,
             "ts={now} method={} path={} status={} duration={:.6}s peer={peer}",
             labels.method.as_str(),
             labels.path.as_str(),
@@ -92,51 +81,43 @@ impl AccessLog {
             duration.as_secs_f64(),
         );
         if let Some(trace) = trace {
-            let _ = write!(buffer.lines, " trace_id={:032x}", trace.trace_id());
+            let _ = write!(line, " trace_id={:032x}", trace.trace_id());
         }
-        buffer.lines.push(b'\n');
-        drop(buffer);
-        if wake {
-            self.filled.notify_one();
-        }
-    }
-
-    fn write(&self) {
-        let mut lines = Vec::new();
-        loop {
-            {
-                let mut buffer = self.lock();
-                buffer.writing = false;
-                self.written.notify_all();
-                while buffer.lines.is_empty() {
-                    buffer = self.filled.wait(buffer).unwrap_or_else(PoisonError::into_inner);
-                }
-                buffer.writing = true;
-            }
-            std::thread::sleep(GATHER);
-            let dropped = {
-                let mut buffer = self.lock();
-                std::mem::swap(&mut buffer.lines, &mut lines);
-                std::mem::take(&mut buffer.dropped)
-            };
-            if dropped > 0 {
-                let _ = writeln!(
-                    lines,
-                    "ts={} level=warn msg=\"access log is read too slowly\" dropped_lines={dropped}",
-                    humantime::format_rfc3339_millis(SystemTime::now()),
-                );
-            }
-            // The server outlives the reader of its log.
-            let _ = std::io::stdout().write_all(&lines);
-            lines.clear();
-            lines.shrink_to(BUFFER_MAX);
+        line.push(b'\n');
+        if self.queue.try_send(Message::Line(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Blocks until every line is written, for at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
-        let unwritten = |buffer: &mut Buffer| buffer.writing || !buffer.lines.is_empty();
+        let (flush, flushed) = channel();
         // What is not written by then is lost.
-        let _ = self.written.wait_timeout_while(self.lock(), timeout, unwritten);
+        if self.queue.try_send(Message::Flush(flush)).is_ok() {
+            let _ = flushed.recv_timeout(timeout);
+        }
+    }
+}
+
+fn write(queued: &Receiver<Message>, dropped: &AtomicU64) {
+    let mut lines = Vec::new();
+    while let Ok(first) = queued.recv() {
+        thread::sleep(GATHER);
+        let mut flushes = Vec::new();
+        for message in [first].into_iter().chain(queued.try_iter().take(QUEUE_MAX)) {
+            match message {
+                Message::Line(line) => lines.extend(line),
+                Message::Flush(flush) => flushes.push(flush),
+            }
+        }
+        let dropped = dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            let now = humantime::format_rfc3339_millis(SystemTime::now());
+            let warning = "level=warn msg=\"access log is read too slowly\"";
+            let _ = writeln!(lines, "ts={now} {warning} dropped_lines={dropped}");
+        }
+        // The server outlives the reader of its log.
+        let _ = io::stdout().write_all(&lines);
+        lines.clear();
     }
 }

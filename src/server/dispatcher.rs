@@ -8,7 +8,6 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tiny_http::{HTTPVersion, Request, Server};
@@ -92,12 +91,8 @@ impl Dispatcher {
         server: &Server,
         receive: impl Fn(&Server) -> io::Result<Option<Request>>,
     ) -> io::Result<Option<Request>> {
-        for _ in 0..2 {
-            if let Some(request) = server.try_recv()? {
-                return Ok(Some(request));
-            }
-            // On a busy system, a request arrives meanwhile, and needs no wake-up.
-            thread::yield_now();
+        if let Some(request) = server.try_recv()? {
+            return Ok(Some(request));
         }
         self.shared.caught_up.store(true, Ordering::Relaxed);
         receive(server)

@@ -63,7 +63,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     schedule: Schedule<PendingRequests>,
     closes: Sender<Close>,
-    log: Option<Arc<AccessLog>>,
+    log: Option<AccessLog>,
     draining: AtomicBool,
     /// Whether connections may stay open after a response.
     keep_alive: AtomicBool,
