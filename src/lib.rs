@@ -8,7 +8,7 @@
 //!     +------------------------------- guard <---------------------+
 //! ```
 //!
-//! [`server`] is complete for well-behaved clients. A request costs it a heap entry while it waits, not a thread. [`guard`]
+//! [`server`] is complete for well-behaved clients. A request that waits costs it an entry in a queue, not a thread. [`guard`]
 //! protects it from hostile clients and from tiny_http. `guard` uses `server`, and `server` never names `guard`.
 #![deny(unsafe_code)]
 // The macros panic if the write fails; `diagnostics` ignores it.

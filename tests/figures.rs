@@ -1,6 +1,5 @@
 //! The figures in the documentation, with their limits. Measure the release build while nothing else runs:
 //! `cargo test --release --test figures -- --test-threads=1 --nocapture`.
-#![cfg(not(debug_assertions))]
 
 mod support;
 

@@ -366,7 +366,7 @@ fn an_invalid_flag_gets_one_line_and_status_2() {
         (&["--error-rate", "1.5"], &["--error-rate", "\"1.5\"", "0 to 1"]),
         (&["--error-rate", "NaN"], &["--error-rate", "\"NaN\"", "0 to 1"]),
         (&["--error-rate", "-0.1"], &["--error-rate", "\"-0.1\"", "0 to 1"]),
-        (&["--buckets", "2,1"], &["--buckets", "\"2,1\"", "rise"]),
+        (&["--buckets", "2,1"], &["--buckets", "\"2,1\"", "increasing"]),
         (&["--buckets", ""], &["--buckets", "\"\""]),
         (&["--max-in-flight", "0"], &["--max-in-flight", "\"0\"", "1 to 1000000"]),
         (

@@ -317,14 +317,14 @@ fn five_buckets_are_shown_as_hiding_what_is_above_them() {
 }
 
 #[test]
-fn a_server_that_goes_away_is_told_once_and_one_that_comes_back_counts_on() {
+fn a_server_that_goes_away_is_announced_once_and_one_that_comes_back_counts_on() {
     let server = Server::start(&["--access-log", "false"]);
     let address = server.address;
     let mut browser = open(address, json!({}));
     let first = client::load(address, "/", 20, Duration::from_secs(2)).latencies.len() as f64;
     settle(&mut browser, first);
     choose(&mut browser, "opened");
-    browser.evaluate("globalThis.told = []; new MutationObserver(() => told.push(byId('news').textContent)).observe(byId('news'), { childList: true, characterData: true, subtree: true })");
+    browser.evaluate("globalThis.announced = []; new MutationObserver(() => announced.push(byId('announcement').textContent)).observe(byId('announcement'), { childList: true, characterData: true, subtree: true })");
 
     drop(server);
     browser.wait_until("document.body.classList.contains('stale')", PATIENCE);
@@ -359,7 +359,7 @@ fn a_server_that_goes_away_is_told_once_and_one_that_comes_back_counts_on() {
     assert_eq!(bars(&mut browser).iter().sum::<f64>(), second);
     // A screen reader heard of it when it went and when it came, not every second.
     assert_eq!(
-        browser.evaluate("told"),
+        browser.evaluate("announced"),
         json!([
             "The server does not answer. What is shown is old.",
             "The server was restarted and answers. Counts go on from before."

@@ -1,4 +1,4 @@
-//! Closes the connections that the server asks to close.
+//! Closes the connections that the server sends to be closed.
 //!
 //! A client that is still sending would be reset before it has read its last response. So after a response the close lingers
 //! (RFC 9112, section 9.6): the socket is first shut down for writing only, and what the client sends is discarded for

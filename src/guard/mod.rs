@@ -1,7 +1,7 @@
 //! The guard: protects the server from hostile clients and from tiny_http.
 //!
 //! One thread looks at all connections, tick by tick: [`sockets`] finds them, [`rules`] decides which to close, and [`closer`]
-//! closes those that the server asks to close. Another thread rings the [`doorbell`], which may block.
+//! closes those that the server sends to be closed. Another thread rings the [`doorbell`], which may block.
 
 mod closer;
 mod doorbell;
@@ -74,7 +74,7 @@ impl Guard {
         }
     }
 
-    /// Takes the connections that the server asks to close, until `deadline`.
+    /// Takes the connections that the server sends to be closed, until `deadline`.
     fn receive(&mut self, deadline: Instant) -> Result<(), RecvTimeoutError> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

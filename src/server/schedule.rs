@@ -639,7 +639,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_for_the_last_response_is_told_of_it() {
+    fn whoever_waits_for_the_last_response_is_notified() {
         let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         assert!(schedule.wait_until_all_answered(now), "nothing is in flight");

@@ -14,8 +14,6 @@
 //! cargo test --release --test hostile -- --ignored --nocapture
 //! ```
 
-#![cfg(not(debug_assertions))]
-
 #[path = "../support/mod.rs"]
 mod support;
 

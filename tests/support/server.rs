@@ -21,9 +21,11 @@ pub struct Server {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// Returns a command for the binary with flags, without the settings in the caller's environment.
+/// Returns a command for the binary with flags, without the settings in the caller's environment. The variable `TEST_SERVER` names
+/// another binary than the one that was built with the tests.
 pub fn command(flags: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_httpserver"));
+    let binary = std::env::var_os("TEST_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_httpserver").into());
+    let mut command = Command::new(binary);
     command.args(flags).stdin(Stdio::null());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HTTPSERVER_")) {
         command.env_remove(name);

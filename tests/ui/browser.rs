@@ -48,11 +48,11 @@ impl Browser {
         };
         let mut command = options;
         command["url"] = json!(url);
-        browser.ask("open", command);
+        browser.call("open", command);
         browser
     }
 
-    fn ask(&mut self, name: &str, mut command: Value) -> Value {
+    fn call(&mut self, name: &str, mut command: Value) -> Value {
         command["command"] = json!(name);
         let commands = self.commands.as_mut().expect("the browser is open");
         writeln!(commands, "{command}").expect("the driver reads");
@@ -65,7 +65,7 @@ impl Browser {
 
     /// The value of an expression in the page.
     pub fn evaluate(&mut self, script: &str) -> Value {
-        self.ask("evaluate", json!({ "script": script }))
+        self.call("evaluate", json!({ "script": script }))
     }
 
     /// A text in the page.
@@ -80,12 +80,12 @@ impl Browser {
     }
 
     pub fn press(&mut self, key: &str) {
-        self.ask("press", json!({ "key": key }));
+        self.call("press", json!({ "key": key }));
     }
 
     pub fn look(&mut self, scheme: &str, width: u32, height: u32) {
-        self.ask("look", json!({ "scheme": scheme }));
-        self.ask("size", json!({ "width": width, "height": height }));
+        self.call("look", json!({ "scheme": scheme }));
+        self.call("size", json!({ "width": width, "height": height }));
         // The page draws anew when its size or its colours change, at the latest with the next poll.
         self.wait_until(
             "new Promise((done) => setTimeout(() => done(true), 1200))",
@@ -95,17 +95,17 @@ impl Browser {
 
     /// Writes a PNG of the whole page.
     pub fn picture(&mut self, path: &Path) -> PathBuf {
-        self.ask("picture", json!({ "path": path }));
+        self.call("picture", json!({ "path": path }));
         path.to_owned()
     }
 
     /// Faults against WCAG 2.2 that axe-core finds in the page as it stands.
     pub fn accessibility_faults(&mut self) -> Vec<String> {
-        strings(&self.ask("axe", json!({})))
+        strings(&self.call("axe", json!({})))
     }
 
     pub fn traffic(&mut self) -> Traffic {
-        let seen = self.ask("seen", json!({}));
+        let seen = self.call("seen", json!({}));
         Traffic {
             complaints: strings(&seen["complaints"]),
             requests: strings(&seen["requests"]),

@@ -83,13 +83,13 @@ const NOT_A_NUMBER: BoundsError = BoundsError("a number is not a plain decimal w
 const FIELDS: BoundsError = BoundsError("START, WIDTH or FACTOR, and COUNT are needed");
 const COUNT: BoundsError = BoundsError("the number of bounds is out of range");
 const RANGE: BoundsError = BoundsError("a bound is out of range");
-const ORDER: BoundsError = BoundsError("the bounds do not rise");
+const ORDER: BoundsError = BoundsError("the bounds are not increasing");
 
 impl fmt::Display for BoundsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}; allowed are 1 to {BOUNDS_MAX} rising bounds above 0 and up to {} seconds (+Inf is added), as a list \
+            "{}; allowed are 1 to {BOUNDS_MAX} increasing bounds above 0 and up to {} seconds (+Inf is added), as a list \
              such as 0.1,0.15,0.225, as linear:START,WIDTH,COUNT or as exponential:START,FACTOR,COUNT",
             self.0,
             BOUND_MAX_NS / NS_PER_SECOND
@@ -236,7 +236,7 @@ mod tests {
         ] {
             let error = text.parse::<Bounds>().expect_err(text).to_string();
             assert!(
-                error.contains("allowed are 1 to 63 rising bounds") && !error.contains('\n'),
+                error.contains("allowed are 1 to 63 increasing bounds") && !error.contains('\n'),
                 "{text}: {error}"
             );
         }

@@ -11,7 +11,7 @@ pub const QUANTILES_MAX: usize = 16;
 
 /// Quantiles of the delay: the flag `--delay-quantiles`, for example `0.5=80ms,0.9=300ms,0.99=1.5s`.
 ///
-/// Invariants: both the quantiles, which are above 0 and below 1, and their durations rise strictly. There are 1 to
+/// Invariants: both the quantiles, which are above 0 and below 1, and their durations strictly increase. There are 1 to
 /// [`QUANTILES_MAX`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantiles(Vec<(f64, Duration)>);
@@ -37,7 +37,7 @@ impl FromStr for Quantiles {
             .map(Quantiles)
             .ok_or_else(|| {
                 format!(
-                    "allowed are 1 to {QUANTILES_MAX} quantiles above 0 and below 1 with durations up to {}, both rising, \
+                    "allowed are 1 to {QUANTILES_MAX} quantiles above 0 and below 1 with durations up to {}, both increasing, \
                      as in 0.5=80ms,0.9=300ms,0.99=1.5s",
                     humantime::format_duration(DURATION_MAX)
                 )
@@ -59,7 +59,7 @@ impl fmt::Display for Quantiles {
 /// The distribution of the delay: its quantiles are linear between points.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Distribution {
-    /// Quantiles and delays in nanoseconds, both rising. The first quantile is 0, the last one 1.
+    /// Quantiles and delays in nanoseconds, both increasing. The first quantile is 0, the last one 1.
     points: Vec<(f64, u64)>,
 }
 
@@ -74,7 +74,7 @@ impl Distribution {
     ///
     /// # Errors
     ///
-    /// Returns one line if the durations do not rise from `min` to `max`.
+    /// Returns one line if the durations do not increase from `min` to `max`.
     pub fn with_quantiles(min: Duration, quantiles: &Quantiles, max: Duration) -> Result<Distribution, String> {
         let given = quantiles.0.iter().map(|&(q, delay)| (q, nanoseconds(delay)));
         let ends = ((0.0, nanoseconds(min)), (1.0, nanoseconds(max)));

@@ -12,8 +12,8 @@ pub const PAGE: &[u8] = include_bytes!("live_page.html");
 /// `default-src 'none'` forbids what is not named here, so no request can leave for another host; no page may frame it.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-b3gfJWFbMoGUI596jtiq1fK3DxsrNeuTtT5La2eIeS8='; ",
-    "style-src 'sha256-wt21y5eJ/gSBRqmq51n+OrJ7vYG1BGxqiUGwGiU1th4='; ",
+    "script-src 'sha256-1LsMdX9uIuZMcwaphnvga2od6CPSDaELDEkKDofCj74='; ",
+    "style-src 'sha256-OIdyfuy+MVyQubwSPieTRgDa3/xS/9Y6VtSGW7/wo04='; ",
     "connect-src 'self'; ",
     "img-src data:; ",
     "base-uri 'none'; ",

@@ -18,7 +18,7 @@ use crate::metrics::{Format, Method, Path, Status};
 /// The answer to a request.
 #[derive(Debug)]
 pub enum Answer {
-    /// `/`: a status after a delay; drawn unless the client asked for one.
+    /// `/`: a status after a delay; drawn unless the client requested one.
     Delayed(Overrides),
     /// One line of text.
     Line(Status, Cow<'static, str>),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::metrics::Status;
 
-/// The longest delay that a client may ask for.
+/// The longest delay that a client may request.
 pub const DELAY_OVERRIDE_MAX: Duration = Duration::from_secs(60);
 
 /// How much of a wrong parameter a response quotes, characters.
@@ -59,7 +59,7 @@ fn parse_delay(value: &str) -> Result<Duration, String> {
         })
 }
 
-/// Returns whether a client may ask for a status. 204 has no body, and so no delay to show in it.
+/// Returns whether a client may request a status. 204 has no body, and so no delay to show in it.
 fn is_allowed(status: Status) -> bool {
     status != Status::NO_CONTENT
 }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_in_one_line() {
+    fn what_is_wrong_is_reported_in_one_line() {
         for (query, complaint) in [
             ("delay=-1s", "delay is \"-1s\"; allowed: 0s to 1m"),
             ("delay=NaN", "delay is \"NaN\""),
