@@ -3,16 +3,14 @@
 //! Invariants:
 //! - At most one request of a connection is in the queue or with a responder (see [`super::connections`]).
 //! - At most one responder, the leader, sleeps until the earliest deadline; the other idle ones sleep until they are woken.
-//! - While a responder is awake, it takes one due request after the other, and nobody leads. Another one is woken only if a request
-//!   is overdue (see [`OVERDUE_MAX`]), or if the last one that is awake stalls. So a request costs one wake-up at most, and
+//! - A responder that is awake takes one due request after the other. An idle one is woken if none leads, and a request is overdue
+//!   (see [`OVERDUE_MAX`]) or all that are awake stall at clients that do not read. So a request costs one wake-up at most, and
 //!   less than that under load.
 //! - No socket is touched under the lock, which is held for a few steps in the queue and the table, or a walk through one of them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::mem;
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::connections::{Connections, Place};
@@ -174,10 +172,10 @@ impl<T> Schedule<T> {
                 self.wake_another(state, now);
                 return next;
             }
-            if !mem::replace(&mut yielded, true) {
+            if !std::mem::replace(&mut yielded, true) {
                 // On a busy system, a request becomes due meanwhile, and needs no wake-up.
                 drop(state);
-                thread::yield_now();
+                std::thread::yield_now();
                 state = self.lock();
                 continue;
             }
@@ -349,6 +347,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashMap;
     use std::sync::Arc;
+    use std::thread;
 
     /// How long requests of a closed connection are discarded.
     const DISCARD_FOR: Duration = Duration::from_millis(750);
