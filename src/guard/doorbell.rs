@@ -8,16 +8,15 @@
 //! before it. If there is one more thread afterwards, a connection was parked or a new one came, and either is a reason to ring
 //! again. If a ring is not answered, the accept thread has ended, and the acceptor is reopened.
 
-use std::fs;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::sockets::{descriptors_are_short, open_descriptors};
 use crate::diagnostics::report;
+use crate::metrics;
 use crate::server::Server;
 
 /// The interval of rings while requests arrive.
@@ -104,10 +103,10 @@ impl Doorbell {
 
     /// Rings until a ring is answered without a new thread, or is not answered; at most [`RINGS_MAX`] times.
     fn ring_until_settled(&self) -> Ring {
-        let mut threads = thread_count();
+        let mut threads = metrics::threads().unwrap_or(0);
         for _ in 0..RINGS_MAX {
             let ring = self.ring();
-            let before = std::mem::replace(&mut threads, thread_count());
+            let before = std::mem::replace(&mut threads, metrics::threads().unwrap_or(0));
             if ring != Ring::Answered || threads <= before {
                 return ring;
             }
@@ -131,10 +130,4 @@ impl Doorbell {
             Err(_) => Ring::Failed,
         }
     }
-}
-
-/// Returns the number of the process's threads plus a constant, or 0 if it is unknown.
-fn thread_count() -> u64 {
-    // The directory has a link for each thread. Its metadata costs a tenth of reading /proc/self/status, and no descriptor.
-    fs::metadata("/proc/self/task").map_or(0, |folder| folder.nlink())
 }

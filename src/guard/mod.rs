@@ -11,7 +11,6 @@ mod sockets;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use self::closer::Closer;
@@ -30,10 +29,6 @@ const TICK_QUIET: Duration = Duration::from_millis(100);
 /// The least time between two looks, for each open descriptor, so that looks take a small share of a processor. The time that a
 /// look takes would be a bad measure: under load it is preempted, and looks would become rare just when they are needed.
 const TICK_PER_DESCRIPTOR: Duration = Duration::from_micros(50);
-
-/// After how many connections a look gives way to the server's threads. It would keep a request waiting otherwise, if there are
-/// thousands of connections.
-const YIELD_EVERY: usize = 64;
 
 /// The server is behind if at least this many requests arrived since the last look and it has not caught up in between. A single
 /// request may just have been taken.
@@ -116,12 +111,7 @@ impl Guard {
             server, rules, closer, ..
         } = self;
         rules.begin();
-        let mut looked_at = 0_usize;
         self.sockets.for_each(|connection| {
-            looked_at += 1;
-            if looked_at.is_multiple_of(YIELD_EVERY) {
-                thread::yield_now();
-            }
             if closer.close(connection, situation.now) {
                 return;
             }

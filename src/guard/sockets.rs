@@ -14,6 +14,7 @@ use std::io;
 use std::mem::offset_of;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::thread;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -35,6 +36,10 @@ const RESERVED_MAX: u64 = 8;
 
 /// Descriptors are short if fewer than one in this many is free.
 const FREE_MIN: u64 = 8;
+
+/// After how many connections a look gives way to the server's threads. It would keep a request waiting otherwise, if there are
+/// thousands of connections.
+const YIELD_EVERY: usize = 64;
 
 /// Bytes that are discarded at a time.
 const DISCARD_AT_A_TIME: usize = 32 * 1024;
@@ -145,6 +150,9 @@ impl Sockets {
                     peer,
                     socket: &self.pin,
                 });
+                if self.found.len().is_multiple_of(YIELD_EVERY) {
+                    thread::yield_now();
+                }
             }
         }
         // Else the last socket would stay open after tiny_http has closed it.

@@ -107,8 +107,9 @@ fn cpu_ns() -> Option<u64> {
     u64::try_from(time.as_nanos()).ok()
 }
 
-/// Returns the number of threads: each has a directory in /proc/self/task.
-fn threads() -> Option<u64> {
+/// Returns the number of threads: each has a directory in /proc/self/task, and so a link to it. Its metadata costs a tenth of
+/// reading /proc/self/status, and no descriptor.
+pub fn threads() -> Option<u64> {
     fs::metadata("/proc/self/task")
         .ok()?
         .nlink()

@@ -4,12 +4,13 @@
 //! are dropped, and a later line says how many.
 
 use std::io::{self, Write};
+use std::iter;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::panics;
 use crate::metrics::{Labels, TraceContext};
@@ -33,16 +34,18 @@ pub struct Entry<'a> {
     pub trace: Option<&'a TraceContext>,
 }
 
-enum Message {
-    Line(Vec<u8>),
-    /// Dropped once all earlier lines are written.
-    Flush(Sender<()>),
+#[derive(Default)]
+struct Counts {
+    /// Lines that are queued, or being written.
+    unwritten: AtomicUsize,
+    /// Lines that found the queue full since the last warning.
+    dropped: AtomicU64,
 }
 
 /// The log.
 pub struct AccessLog {
-    queue: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
+    queue: SyncSender<Vec<u8>>,
+    counts: Arc<Counts>,
 }
 
 impl AccessLog {
@@ -53,10 +56,10 @@ impl AccessLog {
     /// Returns the error of the system call.
     pub fn start() -> io::Result<AccessLog> {
         let (queue, queued) = sync_channel(QUEUE_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&dropped);
+        let counts = Arc::new(Counts::default());
+        let counted = Arc::clone(&counts);
         panics::spawn_vital("access-log", move || write(&queued, &counted))?;
-        Ok(AccessLog { queue, dropped })
+        Ok(AccessLog { queue, counts })
     }
 
     /// Appends a line. Does not wait for it to be written.
@@ -84,33 +87,33 @@ impl AccessLog {
             let _ = write!(line, " trace_id={:032x}", trace.trace_id());
         }
         line.push(b'\n');
-        if self.queue.try_send(Message::Line(line)).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.counts.unwritten.fetch_add(1, Ordering::Relaxed);
+        if self.queue.try_send(line).is_err() {
+            self.counts.unwritten.fetch_sub(1, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     /// Blocks until every line is written, for at most `timeout`.
     pub fn flush(&self, timeout: Duration) {
-        let (flush, flushed) = channel();
+        let deadline = Instant::now() + timeout;
         // What is not written by then is lost.
-        if self.queue.try_send(Message::Flush(flush)).is_ok() {
-            let _ = flushed.recv_timeout(timeout);
+        while self.counts.unwritten.load(Ordering::Relaxed) > 0 && Instant::now() < deadline {
+            thread::sleep(GATHER);
         }
     }
 }
 
-fn write(queued: &Receiver<Message>, dropped: &AtomicU64) {
+fn write(queued: &Receiver<Vec<u8>>, counts: &Counts) {
     let mut lines = Vec::new();
     while let Ok(first) = queued.recv() {
         thread::sleep(GATHER);
-        let mut flushes = Vec::new();
-        for message in [first].into_iter().chain(queued.try_iter().take(QUEUE_MAX)) {
-            match message {
-                Message::Line(line) => lines.extend(line),
-                Message::Flush(flush) => flushes.push(flush),
-            }
+        let mut count = 0;
+        for line in iter::once(first).chain(queued.try_iter().take(QUEUE_MAX)) {
+            lines.extend(line);
+            count += 1;
         }
-        let dropped = dropped.swap(0, Ordering::Relaxed);
+        let dropped = counts.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             let now = humantime::format_rfc3339_millis(SystemTime::now());
             let warning = "level=warn msg=\"access log is read too slowly\"";
@@ -119,5 +122,6 @@ fn write(queued: &Receiver<Message>, dropped: &AtomicU64) {
         // The server outlives the reader of its log.
         let _ = io::stdout().write_all(&lines);
         lines.clear();
+        counts.unwritten.fetch_sub(count, Ordering::Relaxed);
     }
 }

@@ -172,7 +172,8 @@ impl<T> Schedule<T> {
                 self.wake_another(state, now);
                 return next;
             }
-            if !std::mem::replace(&mut yielded, true) {
+            if !yielded {
+                yielded = true;
                 // On a busy system, a request becomes due meanwhile, and needs no wake-up.
                 drop(state);
                 std::thread::yield_now();
@@ -235,9 +236,8 @@ impl<T> Schedule<T> {
         let mut unanswered = Vec::from(closed.waiting);
         // If the number was given, the scheduled request is with the caller.
         if closed.scheduled && number.is_none() {
-            let queued = state
-                .queue
-                .extract_if(.., |_, (_, ticket)| ticket.connection == closed.number);
+            let queue = &mut state.queue;
+            let queued = queue.extract_if(.., |_, (_, ticket)| ticket.connection == closed.number);
             unanswered.extend(queued.map(|(_, (scheduled, _))| scheduled));
         }
         for scheduled in &unanswered {
