@@ -14,13 +14,10 @@ use support::wait_for;
 /// Returns clients that wait for their responses, each on its own connection, once the server has all of their
 /// requests.
 fn waiting_clients(server: &Server, count: usize) -> Vec<Client> {
-    let clients = (0..count)
-        .map(|_| {
-            let mut client = server.connect();
-            client.request("GET", "/", &[]);
-            client
-        })
-        .collect();
+    let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.request("GET", "/", &[]);
+    }
     wait_for("all requests to be in flight", Duration::from_secs(10), || {
         (server.metric("http_requests_in_flight")? > count as f64).then_some(())
     });

@@ -19,7 +19,7 @@ use super::{Close, PendingRequests, Shared, panics, unread_body_of};
 use crate::metrics::{Method, Path, Recorder, Status};
 
 /// The number of responders. With more, clients that do not read delay others less; with fewer, less memory is used.
-pub(super) const RESPONDERS: usize = 64;
+pub(super) const RESPONDERS: u32 = 64;
 
 /// How long a response may take after its first write, if one write was not enough.
 const STALL_MAX: Duration = Duration::from_millis(100);

@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 
 use super::connections::{Connections, Place};
 
-/// How long a request may be overdue before one more responder is woken.
-const OVERDUE_MAX: Duration = Duration::from_millis(5);
+/// How long a request may be overdue for each responder that is awake, before one more is woken. If all were awake as soon as
+/// requests queue up, they would take the processors from the dispatcher, and new requests would wait for it.
+const OVERDUE_MAX: Duration = Duration::from_millis(10);
 
 /// The shortest sleep of a leader. The requests that become due within it share a wake-up.
 const SLEEP_MIN: Duration = Duration::from_millis(1);
@@ -76,7 +77,7 @@ struct State<T> {
     /// Whether a responder leads.
     leads: bool,
     /// How many responders neither sleep nor stall.
-    awake: usize,
+    awake: u32,
 }
 
 /// The deadline queue between the dispatchers and the responders.
@@ -93,7 +94,7 @@ pub struct Schedule<T> {
 
 impl<T> Schedule<T> {
     /// Returns a schedule for that many responders, which admits at most `delayed_max` delayed requests at a time.
-    pub fn new(delayed_max: usize, responders: usize) -> Self {
+    pub fn new(delayed_max: usize, responders: u32) -> Self {
         Schedule {
             state: Mutex::new(State {
                 queue: BTreeMap::new(),
@@ -197,7 +198,7 @@ impl<T> Schedule<T> {
     /// Wakes an idle responder if those that are awake are not enough for the requests in the queue.
     fn wake_another(&self, state: MutexGuard<'_, State<T>>, now: Instant) {
         let needed = state.earliest_deadline().is_some_and(|deadline| {
-            !state.leads && (state.awake == 0 || state.expired || deadline + OVERDUE_MAX <= now)
+            !state.leads && (state.awake == 0 || state.expired || deadline + OVERDUE_MAX * state.awake <= now)
         });
         drop(state);
         if needed {
