@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::client::Client;
-use support::server::Server;
+use support::server::{Server, binary};
 use support::wait_for;
 
 /// Returns clients that wait for their responses, each on its own connection, once the server has all of their
@@ -140,7 +140,7 @@ fn ctrl_c_in_a_terminal_stops_the_server() {
     // A terminal sends SIGINT to the whole process group in the foreground.
     let mut server = Server::spawn({
         let mut command = Command::new("setsid");
-        command.args([env!("CARGO_BIN_EXE_httpserver"), "--listen", "127.0.0.1:0"]);
+        command.arg(binary()).args(["--listen", "127.0.0.1:0"]);
         command
     });
     let group = format!("-{}", server.pid());

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use support::client::Client;
-use support::server::{Server, command, run, value_of};
+use support::server::{Server, binary, command, run, value_of};
 use support::wait_for;
 
 /// Starts a server whose delays are too short to slow down a test.
@@ -470,11 +470,8 @@ fn an_ipv6_wildcard_address_serves_ipv4_too() {
 fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
     let mut limited = std::process::Command::new("sh");
     limited
-        .args([
-            "-c",
-            "ulimit -Sn 64; exec \"$0\" --listen 127.0.0.1:0",
-            env!("CARGO_BIN_EXE_httpserver"),
-        ])
+        .args(["-c", "ulimit -Sn 64; exec \"$0\" --listen 127.0.0.1:0"])
+        .arg(binary())
         .stdin(Stdio::null());
     let server = Server::spawn(limited);
     assert!(server.metric("process_max_fds").unwrap() > 64.0);
@@ -517,7 +514,8 @@ fn the_default_address_serves_ipv4_on_a_system_without_ipv6() {
         curl --silent --show-error --retry 20 --retry-delay 1 --retry-connrefused http://127.0.0.1:19004/healthz; \
         kill $server; wait $server";
     let output = std::process::Command::new("unshare")
-        .args(["--net", "sh", "-c", script, env!("CARGO_BIN_EXE_httpserver")])
+        .args(["--net", "sh", "-c", script])
+        .arg(binary())
         .output()
         .expect("unshare starts");
     let text = String::from_utf8_lossy(&output.stdout);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::page::{Block, read, root};
 use crate::support::prometheus::Major;
-use crate::support::server::Server;
+use crate::support::server::{Server, binary};
 
 /// What is done with a command.
 enum Handler {
@@ -102,7 +102,7 @@ impl Surroundings {
     pub fn new() -> Surroundings {
         let mut command = Command::new("unshare");
         let script = "ip link set lo up && exec \"$0\"";
-        command.args(["--net", "sh", "-c", script, env!("CARGO_BIN_EXE_httpserver")]);
+        command.args(["--net", "sh", "-c", script]).arg(binary());
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs");
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();

@@ -48,12 +48,16 @@ impl Crowd {
     /// whether they are.
     pub fn until(&mut self, within: Duration, reading: bool, wanted: impl Fn(&Member) -> bool) -> bool {
         let deadline = Instant::now() + within;
+        let mut as_wanted: Vec<bool> = self.members.iter().map(&wanted).collect();
         loop {
             let mut moved = false;
-            for member in &mut self.members {
-                moved |= member.send_some() | (reading && member.receive_some(16 * 1024));
+            for (member, as_wanted) in self.members.iter_mut().zip(&mut as_wanted) {
+                if member.send_some() | (reading && member.receive_some(16 * 1024)) {
+                    moved = true;
+                    *as_wanted = wanted(member);
+                }
             }
-            if self.members.iter().all(&wanted) {
+            if !as_wanted.contains(&false) {
                 return true;
             }
             if Instant::now() >= deadline {

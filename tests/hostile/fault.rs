@@ -34,8 +34,11 @@ const BACK_WITHIN: Duration = Duration::from_secs(20);
 /// to use.
 const SLACK: usize = 6;
 
-/// Held by the case that runs, so that cases run one at a time. Whether the table has been begun.
-static TURN: Mutex<bool> = Mutex::new(false);
+/// Held while a case has clients, so that those of one case do not take the processors from another's.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Whether the table has been begun.
+static TABLE: Mutex<bool> = Mutex::new(false);
 
 /// A fault and its limits.
 pub struct Fault {
@@ -56,8 +59,8 @@ struct Probes {
     resident_max: u64,
 }
 
-/// Blocks until no other case runs.
-pub fn turn() -> MutexGuard<'static, bool> {
+/// Blocks until no other case has clients.
+pub fn turn() -> MutexGuard<'static, ()> {
     // A case holds thousands of connections.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
@@ -71,11 +74,10 @@ impl Fault {
     /// If only the probes are too slow, the case is run again, up to [`ATTEMPTS_MAX`] times in all: a busy machine is
     /// not the server's fault, and a fault of the server shows each time.
     pub fn survived(self, attack: impl Fn(&Server) -> String) {
-        let mut turn = turn();
         for attempt in 1..=ATTEMPTS_MAX {
             let (row, share_in_time) = self.run(&attack);
             if share_in_time >= PROBES_IN_TIME {
-                return write_row(&mut turn, &row);
+                return write_row(&row);
             }
             assert!(attempt < ATTEMPTS_MAX, "fresh clients waited too long: {row}");
             println!("fresh clients waited too long, trying again: {row}");
@@ -84,6 +86,7 @@ impl Fault {
 
     /// Runs `attack` once. Returns the table's row and the share of the probes that were in time.
     fn run(&self, attack: &impl Fn(&Server) -> String) -> (String, f64) {
+        let turn = turn();
         let mut server = Server::start(self.flags);
         server.get("/healthz");
         let before = (server.proc_status("Threads") as usize, server.open_fds());
@@ -96,6 +99,8 @@ impl Fault {
         });
         let seen = seen.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         assert!(server.is_alive(), "{}", server.stderr());
+        // The next case need not wait while this one's server recovers.
+        drop(turn);
         let start = Instant::now();
         wait_for("threads and descriptors to be as before", BACK_WITHIN, || {
             let now = (server.proc_status("Threads") as usize, server.open_fds());
@@ -158,7 +163,8 @@ pub fn fetch_status(address: SocketAddr, target: &str) -> Option<u16> {
 }
 
 /// Writes a row of the table to standard output and to the file `faults.md` in `CARGO_TARGET_TMPDIR`.
-pub fn write_row(begun: &mut bool, row: &str) {
+pub fn write_row(row: &str) {
+    let mut begun = TABLE.lock().unwrap_or_else(PoisonError::into_inner);
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.md");
     let mut file = if *begun {
         File::options().append(true).open(path).unwrap()
@@ -167,7 +173,7 @@ pub fn write_row(begun: &mut bool, row: &str) {
     };
     let head = "| fault | what the clients did | what they saw | `/metrics` and `/healthz` for a fresh client, ms | largest memory | recovered after |\n\
                 | --- | --- | --- | --- | --- | --- |\n";
-    let text = if std::mem::replace(begun, true) {
+    let text = if std::mem::replace(&mut *begun, true) {
         format!("{row}\n")
     } else {
         format!("{head}{row}\n")

@@ -160,7 +160,7 @@ const HELD_MAX: u64 = 48 * 1024;
 
 #[test]
 fn what_tiny_http_never_releases_is_small_and_does_no_harm() {
-    let mut turn = turn();
+    let _turn = turn();
     let mut server = Server::start(&[]);
     server.get("/healthz");
     let before = (
@@ -195,13 +195,10 @@ fn what_tiny_http_never_releases_is_small_and_does_no_harm() {
     server.signal("TERM");
     let (status, _) = server.wait_exit(Duration::from_secs(5));
     assert!(status.success(), "{status}: {}", server.stderr());
-    write_row(
-        &mut turn,
-        &format!(
-            "| connections that are never released | 500 HTTP/2 prefaces, 500 bodies of 90 TiB | {threads} threads and {descriptors} descriptors held, {} KiB each | {} of 100 within 100 ms, worst {worst:.0} | {} MiB | never |",
-            held >> 10,
-            probes.iter().filter(|took| **took <= PROBE_MAX).count(),
-            (before.0 + held * 1_000) >> 20
-        ),
-    );
+    write_row(&format!(
+        "| connections that are never released | 500 HTTP/2 prefaces, 500 bodies of 90 TiB | {threads} threads and {descriptors} descriptors held, {} KiB each | {} of 100 within 100 ms, worst {worst:.0} | {} MiB | never |",
+        held >> 10,
+        probes.iter().filter(|took| **took <= PROBE_MAX).count(),
+        (before.0 + held * 1_000) >> 20
+    ));
 }

@@ -7,8 +7,8 @@
 //! cargo test --release --test hostile -- --nocapture
 //! ```
 //!
-//! They test the release build only, which is the one that people run. Cases run one at a time, whatever the number of
-//! test threads. The soak test is run by hand:
+//! They test the release build only, which is the one that people run. One case at a time has clients, whatever the number
+//! of test threads, while the servers of others recover. The soak test is run by hand:
 //!
 //! ```text
 //! cargo test --release --test hostile -- --ignored --nocapture

@@ -1,5 +1,6 @@
 //! The real binary on a free port.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -21,11 +22,14 @@ pub struct Server {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// Returns a command for the binary with flags, without the settings in the caller's environment. The variable `TEST_SERVER` names
-/// another binary than the one that was built with the tests.
+/// Returns the path of the binary: the one that `TEST_SERVER` names, or else the one that was built with the tests.
+pub fn binary() -> OsString {
+    std::env::var_os("TEST_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_httpserver").into())
+}
+
+/// Returns a command for the binary with flags, without the settings in the caller's environment.
 pub fn command(flags: &[&str]) -> Command {
-    let binary = std::env::var_os("TEST_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_httpserver").into());
-    let mut command = Command::new(binary);
+    let mut command = Command::new(binary());
     command.args(flags).stdin(Stdio::null());
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HTTPSERVER_")) {
         command.env_remove(name);

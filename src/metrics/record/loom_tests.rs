@@ -1,6 +1,6 @@
 //! Tests the histogram with loom, under the interleavings and reorderings that the memory model allows.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test --lib metrics::record::loom_tests`
+//! `RUSTFLAGS="--cfg loom" cargo test --profile loom --lib metrics::record::loom_tests`
 //!
 //! The log has 4 entries here: a reader tolerates two observations during one attempt, and a third makes it start over.
 
