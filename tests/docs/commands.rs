@@ -28,13 +28,14 @@ enum Handler {
 }
 
 /// The handlers, by how a command begins. The first that fits is taken.
-const HANDLERS: [(&str, Handler); 16] = [
+const HANDLERS: [(&str, Handler); 17] = [
     ("cargo run --release", Handler::Starts),
     ("cargo test ", Handler::Cargo),
     ("cargo bench ", Handler::Cargo),
     ("curl ", Handler::Run),
     ("for ", Handler::Run),
     ("(printf ", Handler::Run),
+    ("promtool test rules ", Handler::TestedBy("tests/rules.rs")),
     ("promtool ", Handler::Run),
     ("tests/run", Handler::Script),
     ("tests/cluster/run", Handler::Script),

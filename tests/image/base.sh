@@ -4,7 +4,7 @@
 #   tests/image/base.sh NAME
 #
 # The official Rust image is Debian with gcc, libc6-dev and a toolchain under /usr/local. So is this one, made of the
-# Debian packages installed here and the toolchain in use. It has no crates: mount a registry at
+# Debian packages installed here. It has neither toolchain nor crates: mount them at /usr/local/rustup and
 # /usr/local/cargo/registry.
 # Calls podman with the caller's environment (CONTAINERS_CONF, CONTAINERS_STORAGE_CONF).
 set -eu
@@ -26,15 +26,12 @@ grep '^/' "$work/packaged" | grep -vE '^/usr/share/(doc|info|locale|man)/' \
     | sed -E 's,^/(bin|sbin|lib|lib64)/,/usr/\1/,; s,^/,,' | sort -u > "$work/files"
 tar --create --directory / --no-recursion --files-from "$work/files" | tar --extract --directory "$root"
 
-toolchain=$(rustc --print sysroot)
-triple=$(rustc -vV | sed -n 's/^host: //p')
 mkdir -p "$root/usr/local/rustup" "$root/usr/local/cargo/bin" "$root/usr/local/cargo/registry"
-(cd "$toolchain" && tar --create bin/cargo bin/rustc lib/*.so* "lib/rustlib/$triple") \
-    | tar --extract --directory "$root/usr/local/rustup"
 ln -s ../../rustup/bin/cargo ../../rustup/bin/rustc "$root/usr/local/cargo/bin"
 
 tar --create --directory "$root" . | podman import --quiet \
     --change ENV=PATH=/usr/local/cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     --change ENV=CARGO_HOME=/usr/local/cargo \
+    --change ENV=RUST_VERSION="$(rustc --version | cut -d ' ' -f 2)" \
     --change ENV=CARGO_NET_OFFLINE=true \
     - "$name"

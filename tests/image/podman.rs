@@ -74,7 +74,7 @@ impl Podman {
         stdout(self.command().args(arguments))
     }
 
-    /// Makes an image from this machine's compiler, under the name of the build image, which cannot be pulled here.
+    /// Makes an image for this machine's compiler, under the name of the build image, which cannot be pulled here.
     fn make_build_image(&self) {
         let containerfile = fs::read_to_string(root().join("Containerfile")).unwrap();
         let version = containerfile
@@ -116,8 +116,10 @@ impl Podman {
     }
 }
 
-/// Returns the flags that `podman build` needs here: the folder of the crates that Cargo has fetched, and not to pull.
-pub fn build_flags() -> [String; 4] {
+/// Returns the flags that `podman build` needs here: the folders of the toolchain and of the crates that Cargo has fetched, and
+/// not to pull.
+pub fn build_flags() -> [String; 5] {
+    let toolchain = stdout(Command::new("rustc").args(["--print", "sysroot"]));
     let registry = std::env::var_os("CARGO_HOME")
         .map_or_else(
             || PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cargo"),
@@ -127,6 +129,7 @@ pub fn build_flags() -> [String; 4] {
     [
         "--pull=never".to_owned(),
         "--network=none".to_owned(),
+        format!("--volume={}:/usr/local/rustup:ro", toolchain.trim()),
         format!("--volume={}:/usr/local/cargo/registry:O", registry.display()),
         "--build-arg=SOURCE=https://example.com/its/sources".to_owned(),
     ]
