@@ -31,6 +31,9 @@ use support::prometheus::free_address;
 use support::server::value_of;
 use support::wait_for;
 
+/// The series that counts the delayed requests that were answered.
+const ANSWERED: &str = r#"http_request_duration_seconds_count{method="GET",path="/",status="200"}"#;
+
 /// Copies the binary out of the image and returns its path.
 fn binary(podman: &Podman, test: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("httpserver-{test}"));
@@ -152,13 +155,7 @@ fn the_container_serves_unprivileged_read_only_and_within_a_memory_limit() {
         assert_eq!(response.status, 200, "{path}: {}", response.text());
     }
     let exposition = server.get("/metrics").text();
-    assert_eq!(
-        value_of(
-            &exposition,
-            "http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}"
-        ),
-        Some(1.0)
-    );
+    assert_eq!(value_of(&exposition, ANSWERED), Some(1.0));
     report(&format!("memory when idle {}", server.status("VmRSS")));
 }
 
@@ -204,10 +201,7 @@ fn podman_stop_answers_every_request_in_flight_within_3_s() {
     wait_for("the requests to arrive", Duration::from_secs(20), || {
         let exposition = server.get("/metrics").text();
         let in_flight = value_of(&exposition, "http_requests_in_flight")?;
-        let answered = value_of(
-            &exposition,
-            "http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}",
-        )?;
+        let answered = value_of(&exposition, ANSWERED)?;
         // The scrape is in flight, too.
         (in_flight + answered > REQUESTS as f64).then_some(())
     });

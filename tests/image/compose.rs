@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::ANSWERED;
 use crate::manifest;
 use crate::network::Network;
 use crate::podman::{IMAGE, Podman, build_flags, root, stdout};
@@ -166,8 +167,7 @@ impl<'a> Composed<'a> {
     }
 
     fn requests(&self) -> Option<f64> {
-        let series = "http_request_duration_seconds_count{method=\"GET\",path=\"/\",status=\"200\"}";
-        value_of(&self.get("http://127.0.0.1:19004/metrics")?, series)
+        value_of(&self.get("http://127.0.0.1:19004/metrics")?, ANSWERED)
     }
 }
 
