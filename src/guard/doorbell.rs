@@ -6,7 +6,9 @@
 //!
 //! A ring is answered if tiny_http has accepted and closed it, and so has accepted all connections that were queued in the kernel
 //! before it. If there is one more thread afterwards, a connection was parked or a new one came, and either is a reason to ring
-//! again. If a ring is not answered, the accept thread has ended, and the acceptor is reopened.
+//! again. A ring may itself be parked, or wait behind many other connections on a busy machine, which is a reason to ring again,
+//! too. If the kernel's queue does not get shorter, the accept thread has ended, and the acceptor is reopened. It must not be
+//! reopened otherwise: two accept threads would take turns at rings, and those of one would free no connection of the other.
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -14,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sockets::{descriptors_are_short, open_descriptors};
+use super::sockets::{descriptors_are_short, open_descriptors, queued};
 use crate::diagnostics::report;
 use crate::metrics;
 use crate::server::Server;
@@ -28,8 +30,11 @@ const RING_QUIET: Duration = Duration::from_secs(1);
 /// The most rings in a row. More than connections can be parked.
 const RINGS_MAX: usize = 20_000;
 
-/// How long a ring waits for its answer.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(500);
+/// How long a ring waits for its answer before it looks whether connections are accepted.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(50);
+
+/// How often it looks. A number and not a time: on a busy machine, the accept thread and this one wait for a processor alike.
+const LOOKS_MAX: u32 = 10;
 
 /// The shortest time between two reopenings.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
@@ -38,7 +43,9 @@ const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
 enum Ring {
     /// tiny_http accepted it and closed it.
     Answered,
-    /// Nobody accepted it in time.
+    /// tiny_http accepts connections, and has not closed it yet.
+    Parked,
+    /// tiny_http accepts no connections.
     Unanswered,
     /// The ring failed: the process or the system is short of descriptors or ports.
     Failed,
@@ -101,13 +108,13 @@ impl Doorbell {
         }
     }
 
-    /// Rings until a ring is answered without a new thread, or is not answered; at most [`RINGS_MAX`] times.
+    /// Rings until a ring is answered without a new thread, or nobody accepts it; at most [`RINGS_MAX`] times.
     fn ring_until_settled(&self) -> Ring {
         let mut threads = metrics::threads().unwrap_or(0);
         for _ in 0..RINGS_MAX {
             let ring = self.ring();
             let before = std::mem::replace(&mut threads, metrics::threads().unwrap_or(0));
-            if ring != Ring::Answered || threads <= before {
+            if ring != Ring::Parked && (ring != Ring::Answered || threads <= before) {
                 return ring;
             }
         }
@@ -115,19 +122,32 @@ impl Doorbell {
     }
 
     fn ring(&self) -> Ring {
-        let answer = |mut bell: TcpStream| -> io::Result<usize> {
-            bell.set_read_timeout(Some(ANSWERED_WITHIN))?;
-            bell.shutdown(Shutdown::Write)?;
-            bell.read(&mut [0])
-        };
-        match TcpStream::connect_timeout(&self.address, ANSWERED_WITHIN) {
-            Ok(bell) => match answer(bell) {
-                Ok(_) => Ring::Answered,
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ring::Answered,
-                Err(_) => Ring::Unanswered,
-            },
+        match TcpStream::connect_timeout(&self.address, ANSWERED_WITHIN * LOOKS_MAX) {
+            Ok(bell) => self.answer(bell).unwrap_or(Ring::Failed),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ring::Unanswered,
             Err(_) => Ring::Failed,
         }
+    }
+
+    /// Waits for the answer to a ring.
+    fn answer(&self, mut bell: TcpStream) -> io::Result<Ring> {
+        bell.set_read_timeout(Some(ANSWERED_WITHIN))?;
+        bell.shutdown(Shutdown::Write)?;
+        let (mut accepts, mut before) = (false, 0);
+        for _ in 0..LOOKS_MAX {
+            match bell.read(&mut [0]) {
+                Ok(_) => return Ok(Ring::Answered),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(Ring::Answered),
+                Err(_) => {}
+            }
+            let queued = queued(self.server.acceptor().listener())?;
+            accepts |= queued == 0 || queued < before;
+            // Each parked ring takes two descriptors.
+            if accepts && !descriptors_are_short(open_descriptors()) {
+                break;
+            }
+            before = queued;
+        }
+        Ok(if accepts { Ring::Parked } else { Ring::Unanswered })
     }
 }

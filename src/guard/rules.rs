@@ -113,7 +113,11 @@ impl Rules {
         if busy {
             return None;
         }
-        self.parked |= unread > 0 && unread < FLOOD_UNREAD && seen.unread_since + PARKED_AFTER <= now;
+        if unread > 0 && unread < FLOOD_UNREAD && seen.unread_since + PARKED_AFTER <= now {
+            self.parked = true;
+            // It is not the client that is slow.
+            seen.first_at = now;
+        }
         let idle_for = now - seen.active_at;
         if idle_for >= self.idle_timeout {
             Some(CloseReason::Idle)

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io;
 use std::mem::offset_of;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::thread;
 
@@ -50,6 +50,9 @@ const DISCARDS_MAX: u32 = 8;
 /// `struct tcp_info` of the kernel (linux/tcp.h) as far as [`SENT`], in words of 64 bits. Linux 4.19 and later fill it.
 type TcpInfoWords = [u64; SENT + 1];
 
+/// Of a listening socket, the number of connections that wait to be accepted. 32 bits.
+const UNACKNOWLEDGED: usize = offset_of!(libc::tcp_info, tcpi_unacked);
+
 /// The words that count the bytes received and sent.
 const RECEIVED: usize = offset_of!(libc::tcp_info, tcpi_bytes_received) / size_of::<u64>();
 const SENT: usize = offset_of!(libc::tcp_info, tcpi_bytes_sent) / size_of::<u64>();
@@ -78,6 +81,22 @@ pub(super) fn open_descriptors() -> u64 {
 pub(super) fn descriptors_are_short(open: u64) -> bool {
     let limit = descriptor_limit();
     open > limit - limit / FREE_MIN
+}
+
+/// Returns how many connections wait in the kernel to be accepted.
+///
+/// # Errors
+///
+/// Returns the error of the system call.
+pub(super) fn queued(listener: &TcpListener) -> io::Result<u32> {
+    let info = getsockopt(listener, TcpInfo)?;
+    let [a, b, c, d, e, f, g, h] = info[UNACKNOWLEDGED / size_of::<u64>()].to_ne_bytes();
+    let is_first_half = UNACKNOWLEDGED.is_multiple_of(size_of::<u64>());
+    Ok(u32::from_ne_bytes(if is_first_half {
+        [a, b, c, d]
+    } else {
+        [e, f, g, h]
+    }))
 }
 
 fn descriptor_limit() -> u64 {
@@ -236,7 +255,7 @@ fn address(socket: &SockaddrStorage) -> Option<SocketAddr> {
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpStream;
     use std::sync::{Mutex, MutexGuard, PoisonError};
     use std::time::Duration;
 
@@ -352,6 +371,16 @@ mod tests {
             let traffic = connection.traffic().unwrap();
             assert_eq!((traffic.received, traffic.sent), (300, 200));
         });
+    }
+
+    #[test]
+    fn connections_that_wait_to_be_accepted_are_counted() {
+        let (listener, _) = listen();
+        let address = listener.local_addr().unwrap();
+        let _clients = [(); 3].map(|()| TcpStream::connect(address).unwrap());
+        assert_eq!(queued(&listener).unwrap(), 3);
+        let _accepted = listener.accept().unwrap();
+        assert_eq!(queued(&listener).unwrap(), 2);
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Acceptor {
         self.ended.load(Ordering::Relaxed) == self.newest.load(Ordering::Relaxed)
     }
 
+    /// Returns the listening socket.
+    pub fn listener(&self) -> &TcpListener {
+        &self.listener
+    }
+
     /// Returns the address of the listening socket.
     ///
     /// # Errors
