@@ -51,12 +51,9 @@ fn every_kind_of_body_is_refused_and_its_connection_closed() {
             let mut crowd = Crowd::connect(server.address, 1);
             crowd.send(b"POST / HTTP/1.1\r\nHost: test\r\n");
             crowd.send(body);
-            assert!(
-                crowd.until(Duration::from_secs(3), true, |member| member.closed),
-                "{name}: the connection is still open"
-            );
+            crowd.until_all(&format!("closed ({name})"), |member| member.closed);
             let statuses = crowd.members[0].statuses();
-            assert!(matches!(statuses[..], [400 | 413]), "{name}: {statuses:?}");
+            assert!(matches!(statuses, [400 | 413]), "{name}: {statuses:?}");
         }
         "400 or 413, then closed".to_owned()
     });
@@ -73,7 +70,7 @@ fn a_body_that_never_arrives_holds_no_resources() {
     .survived(|server| {
         let mut crowd = Crowd::connect(server.address, 200);
         crowd.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
-        assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed));
+        crowd.until_all("closed", |member| member.closed);
         assert!(crowd.members.iter().all(|member| member.statuses() == [413]));
         "413 for all, then closed".to_owned()
     });
@@ -102,7 +99,7 @@ fn a_request_hidden_in_a_refused_body_is_never_answered() {
             crowd.send(b"POST / HTTP/1.1\r\nHost: test\r\n");
             crowd.send(&body);
             crowd.send(hidden.as_bytes());
-            assert!(crowd.until(Duration::from_secs(3), true, |member| member.closed));
+            crowd.until_all("closed", |member| member.closed);
             let statuses = crowd.members[0].statuses();
             assert!(statuses.len() <= 1, "{statuses:?}");
         }
@@ -136,10 +133,7 @@ fn a_huge_body_behind_a_refused_request_does_no_harm() {
             for first in firsts {
                 let mut crowd = Crowd::connect(server.address, 1);
                 crowd.send(format!("{first}{last}").as_bytes());
-                assert!(
-                    crowd.until(Duration::from_secs(70), true, |member| member.closed),
-                    "the connection is still open"
-                );
+                crowd.until_all("closed", |member| member.closed);
                 let statuses = crowd.members[0].statuses();
                 let (refused, answered) = statuses.split_last().expect("a response");
                 assert!(matches!(refused, 413 | 503), "{statuses:?}");

@@ -1,7 +1,5 @@
 //! Many keep-alive connections at once, each of which must be answered.
 
-use std::time::Duration;
-
 use crate::crowd::Crowd;
 use crate::fault::Fault;
 
@@ -17,10 +15,7 @@ fn all_are_answered(name: &'static str, did: &'static str, count: usize) {
         let mut crowd = Crowd::connect(server.address, count);
         for round in 1..=2 {
             crowd.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-            // The delay is at most 2 s.
-            let all = crowd.until(Duration::from_secs(8), true, |member| member.has(round));
-            let answered = crowd.count(|member| member.has(round));
-            assert!(all, "{answered} of {count} were answered in round {round}");
+            crowd.until_all(&format!("answered in round {round}"), |member| member.has(round));
         }
         assert!(crowd.members.iter().all(|member| member.statuses() == [200, 200]));
         format!("all {} answered", 2 * count)

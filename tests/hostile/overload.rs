@@ -1,10 +1,10 @@
 //! More requests than may be in flight.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::crowd::Crowd;
 use crate::fault::Fault;
-use crate::support::wait_for;
+use support::wait_for;
 
 #[test]
 fn requests_past_the_limit_are_refused_at_once_and_counted() {
@@ -12,19 +12,17 @@ fn requests_past_the_limit_are_refused_at_once_and_counted() {
         name: "overload",
         did: "1,000 requests at once, `--max-in-flight` 300",
         resident_max_mib: 60,
-        flags: &["--max-in-flight", "300", "--delay-min", "1s"],
+        flags: &["--max-in-flight", "300", "--delay-min", "10s", "--delay-max", "10s"],
     }
     .survived(|server| {
         let start = Instant::now();
         let mut crowd = Crowd::connect(server.address, 1_000);
         crowd.send(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-        // Before the first admitted request is due.
-        while crowd.count(|member| member.has(1)) < 700 {
-            assert!(start.elapsed() < Duration::from_millis(950), "refused too late");
-            crowd.run_for(Duration::from_millis(5), true);
-        }
+        crowd.until("refused", 700, |member| member.has(1));
         let refused_after = start.elapsed();
-        assert!(crowd.until(Duration::from_secs(5), true, |member| member.has(1)));
+        let early = crowd.count(|member| member.statuses() == [200]);
+        assert_eq!(early, 0, "the first admitted request was due before the last refusal");
+        crowd.until_all("answered", |member| member.has(1));
         let refused: Vec<_> = crowd
             .members
             .iter()
@@ -41,9 +39,11 @@ fn requests_past_the_limit_are_refused_at_once_and_counted() {
                 "http_request_duration_seconds_count{{method=\"GET\",path=\"/\",status=\"{status}\"}}"
             ))
         };
-        wait_for("the last response to be recorded", Duration::from_secs(5), || {
-            ((counted(200), counted(503)) == (Some(300.0), Some(700.0))).then_some(())
-        });
+        wait_for(
+            "the last response to be recorded",
+            || (counted(200), counted(503)),
+            |counted| *counted == (Some(300.0), Some(700.0)),
+        );
         format!(
             "300 answered, 700 refused with 503 within {:.0} ms of the first connection",
             refused_after.as_secs_f64() * 1e3

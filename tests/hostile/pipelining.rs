@@ -23,8 +23,8 @@ fn pipelined_requests_are_limited_and_answered_in_order() {
             for status in statuses.iter().cycle().take(count) {
                 crowd.send(format!("GET /?delay=100ms&status={status} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
             }
-            assert!(crowd.until(Duration::from_secs(30), true, |member| member.closed));
-            crowd.members[0].statuses()
+            crowd.until_all("closed", |member| member.closed);
+            crowd.members[0].statuses().to_vec()
         };
         let admitted = statuses.iter().cycle().take(CONNECTION_IN_FLIGHT_MAX);
         assert!(pipelined(200).iter().eq(admitted.chain(&[503])));
@@ -53,12 +53,12 @@ fn pipelined_scrapes_do_not_delay_others() {
         crowd.send(b"GET /?status=202 HTTP/1.1\r\nHost: test\r\n\r\n");
         crowd.send(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(300));
         // The last response closes the connection.
-        assert!(crowd.until(Duration::from_secs(15), true, |member| member.closed));
+        crowd.until_all("closed", |member| member.closed);
         let mut answers = 0;
         for member in &crowd.members {
-            let mut statuses = member.statuses();
+            let statuses = member.statuses();
             answers += statuses.len();
-            statuses.truncate(CONNECTION_IN_FLIGHT_MAX);
+            let statuses = &statuses[..statuses.len().min(CONNECTION_IN_FLIGHT_MAX)];
             if let Some((first, behind)) = statuses.split_first() {
                 assert_eq!(*first, 202);
                 assert!(behind.iter().all(|status| *status == 200), "{statuses:?}");
@@ -84,7 +84,7 @@ fn a_flood_is_closed_each_time_it_starts_again() {
             let mut crowd = Crowd::connect(server.address, 100);
             crowd.send(&b"GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(5_000));
             crowd.run_for(Duration::from_secs(3), false);
-            assert!(crowd.until(Duration::from_secs(5), true, |member| member.closed));
+            crowd.until_all("closed", |member| member.closed);
         }
         "all closed".to_owned()
     });

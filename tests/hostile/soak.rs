@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use crate::crowd::Crowd;
 use crate::fault::{fetch_status, turn};
 use crate::resets::reset;
-use crate::support::client::load_until;
-use crate::support::server::Server;
-use crate::support::wait_for;
+use support::client::load_until;
+use support::server::Server;
+use support::wait_for;
 
 const LASTS: Duration = Duration::from_secs(180);
 
@@ -111,7 +111,7 @@ fn three_minutes_of_mixed_faults_lose_and_leak_nothing() {
     probes.sort_unstable();
     println!(
         "requests served {served}, those of {CLIENTS} well-behaved clients {}, lost {}; probes: median {:?}, 99th percentile {:?}, worst {:?}",
-        seen.latencies.len(),
+        seen.latencies.count(),
         seen.lost,
         probes[probes.len() / 2],
         probes[probes.len() * 99 / 100],
@@ -121,14 +121,9 @@ fn three_minutes_of_mixed_faults_lose_and_leak_nothing() {
         "MiB, descriptors, threads: before {before:?}, right after {:?}",
         figures()
     );
-    wait_for(
-        "descriptors and threads to be as before",
-        Duration::from_secs(40),
-        || {
-            let now = figures();
-            (now.1 <= before.1 + 6 && now.2 <= before.2 + 6).then_some(())
-        },
-    );
+    wait_for("descriptors and threads to be as before", figures, |now| {
+        now.1 <= before.1 + 6 && now.2 <= before.2 + 6
+    });
     println!("recovered {:?}", figures());
     println!("probes {}, closed unanswered {closed_unanswered}", probes.len());
     assert!(closed_unanswered * 500 <= probes.len(), "{closed_unanswered}");

@@ -5,8 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::PATIENCE;
+use crate::access_log::Durations;
+
 /// How long a client waits for a byte before it counts the request as lost.
-const TIMEOUT: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = PATIENCE;
 
 /// A client with one keep-alive connection. After a response with `Connection: close` it opens a new one for the next
 /// request.
@@ -170,24 +173,14 @@ impl Client {
 }
 
 /// What the clients of a load measured.
+///
+/// With clocks of their own, and on processors that they share: print it, and assert what the server recorded.
 #[derive(Debug, Default, Clone)]
 pub struct Seen {
-    /// The latency of each answered request, in ascending order after [`Seen::sort`].
-    pub latencies: Vec<Duration>,
+    /// The latency of each answered request.
+    pub latencies: Durations,
     /// The number of requests that were not answered.
     pub lost: usize,
-}
-
-impl Seen {
-    pub fn sort(&mut self) {
-        self.latencies.sort_unstable();
-    }
-
-    /// Returns a quantile of the sorted latencies, in seconds.
-    pub fn quantile(&self, q: f64) -> f64 {
-        let rank = (q * self.latencies.len() as f64).ceil() as usize;
-        self.latencies[rank.clamp(1, self.latencies.len()) - 1].as_secs_f64()
-    }
 }
 
 /// Runs `clients` clients, each of which requests `target` again and again until its first response after `lasts`.
@@ -198,39 +191,43 @@ pub fn load(address: SocketAddr, target: &str, clients: usize, lasts: Duration) 
 /// The same, but stops early if `stop` is set.
 pub fn load_until(address: SocketAddr, target: &str, clients: usize, lasts: Duration, stop: &AtomicBool) -> Seen {
     let start = Instant::now();
-    let mut seen = Seen::default();
+    let goes_on = || start.elapsed() < lasts && !stop.load(Ordering::Relaxed);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..clients)
             .map(|_| {
                 std::thread::Builder::new()
                     .stack_size(128 * 1024)
-                    .spawn_scoped(scope, || one_client(address, target, start, lasts, stop))
+                    .spawn_scoped(scope, || one_client(address, target, goes_on))
                     .expect("a thread for a client")
             })
             .collect();
+        let (mut latencies, mut lost) = (Vec::new(), 0);
         for thread in threads {
             let one = thread.join().expect("a client");
-            seen.latencies.extend(one.latencies);
-            seen.lost += one.lost;
+            latencies.extend(one.0);
+            lost += one.1;
         }
-    });
-    seen.sort();
-    seen
+        Seen {
+            latencies: latencies.into_iter().collect(),
+            lost,
+        }
+    })
 }
 
-fn one_client(address: SocketAddr, target: &str, start: Instant, lasts: Duration, stop: &AtomicBool) -> Seen {
-    let mut seen = Seen::default();
+/// Returns the latencies of the answered requests of one client, and the number of the others.
+fn one_client(address: SocketAddr, target: &str, goes_on: impl Fn() -> bool) -> (Vec<Duration>, usize) {
+    let (mut latencies, mut lost) = (Vec::new(), 0);
     let mut client = Client::connect(address);
-    while start.elapsed() < lasts && !stop.load(Ordering::Relaxed) {
+    while goes_on() {
         let sent_at = Instant::now();
         client.request("GET", target, &[]);
         match client.receive() {
-            Ok(_) => seen.latencies.push(sent_at.elapsed()),
+            Ok(_) => latencies.push(sent_at.elapsed()),
             Err(_) => {
-                seen.lost += 1;
+                lost += 1;
                 client = Client::connect(address);
             }
         }
     }
-    seen
+    (latencies, lost)
 }

@@ -3,17 +3,16 @@
 //! `tests/tools/prometheus` finds or builds both.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use serde_json::Value;
 
-use super::client::Client;
-use super::wait_for;
+use crate::client::Client;
+use crate::{root, wait_for};
 
 /// A major version of Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +44,7 @@ impl Major {
             Major::Three => (&FOLDERS[1], "3"),
         };
         folder.get_or_init(|| {
-            let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/prometheus"))
+            let output = Command::new(root().join("tests/tools/prometheus"))
                 .arg(number)
                 .output()
                 .expect("tests/tools/prometheus starts");
@@ -108,11 +107,14 @@ impl Prometheus {
             .spawn()
             .expect("Prometheus starts");
         let prometheus = Prometheus { child, address, folder };
-        wait_for("Prometheus to be ready", Duration::from_secs(30), || {
-            let stream = std::net::TcpStream::connect(address).ok()?;
-            drop(stream);
-            (Client::connect(address).get("/-/ready").status == 200).then_some(())
-        });
+        wait_for(
+            "Prometheus to be ready",
+            || {
+                TcpStream::connect(address).ok()?;
+                Some(Client::connect(address).get("/-/ready").status)
+            },
+            |status| *status == Some(200),
+        );
         prometheus
     }
 

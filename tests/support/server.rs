@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Response};
-use super::wait_for;
+use crate::access_log::{self, Line};
+use crate::client::{Client, Response};
+use crate::wait_for;
 
 /// A running server, killed when dropped.
 pub struct Server {
@@ -24,7 +25,12 @@ pub struct Server {
 
 /// Returns the path of the binary: the one that `TEST_SERVER` names, or else the one that was built with the tests.
 pub fn binary() -> OsString {
-    std::env::var_os("TEST_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_httpserver").into())
+    std::env::var_os("TEST_SERVER").unwrap_or_else(built_with_the_tests)
+}
+
+/// Returns the path of the binary that was built with the tests. It loads shared libraries, which that of the image does not.
+pub fn built_with_the_tests() -> OsString {
+    std::env::var_os("CARGO_BIN_EXE_httpserver").expect("Cargo, which runs the tests, names the binary")
 }
 
 /// Returns a command for the binary with flags, without the settings in the caller's environment.
@@ -74,11 +80,17 @@ impl Server {
             collect(child.stdout.take().unwrap(), &stdout),
             collect(child.stderr.take().unwrap(), &stderr),
         ];
-        let start_line = wait_for("the start line", Duration::from_secs(10), || {
-            let text = stderr.lock().unwrap();
-            let line = text.lines().find(|line| line.contains(" listening on "));
-            line.map(str::to_owned)
-        });
+        let is_start_line = |line: &&str| line.contains(" listening on ");
+        let text = wait_for(
+            "the start line",
+            || {
+                // A line that it wrote before it exited may still be on its way.
+                let exited = child.try_wait().expect("the binary can be waited for");
+                (stderr.lock().unwrap().clone(), exited)
+            },
+            |(text, _)| text.lines().any(|line| is_start_line(&line)),
+        );
+        let start_line = text.0.lines().find(is_start_line).unwrap().to_owned();
         let address = start_line
             .split(" listening on ")
             .nth(1)
@@ -129,6 +141,17 @@ impl Server {
         self.stdout.lock().unwrap().clone()
     }
 
+    /// Blocks until the access log has `count` lines, and returns all that it has.
+    pub fn logged(&self, count: usize) -> Vec<Line> {
+        let lines = |log: &String| log.lines().count();
+        wait_for(
+            &format!("{count} lines in the access log"),
+            || lines(&self.stdout()),
+            |lines| *lines >= count,
+        );
+        access_log::parse(&self.stdout())
+    }
+
     /// Returns a number of /proc/PID/status, in the unit that it has there (kB for memory).
     pub fn proc_status(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process is alive");
@@ -171,10 +194,11 @@ impl Server {
     }
 
     /// Blocks until the server exits. Returns its status and how long that took.
-    pub fn wait_exit(&mut self, within: Duration) -> (ExitStatus, Duration) {
+    pub fn wait_exit(&mut self) -> (ExitStatus, Duration) {
         let start = Instant::now();
-        let status = wait_for("the server to exit", within, || self.child.try_wait().unwrap());
+        let status = wait_for("the server to exit", || self.child.try_wait().unwrap(), Option::is_some);
         let took = start.elapsed();
+        let status = status.expect("it has exited");
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }

@@ -1,0 +1,5 @@
+//! What shows the latency: `dashboard.json`, the recording and alerting rules, and the live page.
+
+mod live_page;
+mod panels;
+mod rules;

@@ -1,0 +1,224 @@
+//! The flags, their environment variables, `--help`, and what the server says at its start.
+
+use std::process::Command;
+
+use support::client::Client;
+use support::server::{Server, command, run};
+
+const FLAGS: [&str; 11] = [
+    "listen",
+    "delay-min",
+    "delay-max",
+    "delay-quantiles",
+    "error-rate",
+    "buckets",
+    "max-in-flight",
+    "drain-timeout",
+    "idle-timeout",
+    "requests-per-connection",
+    "access-log",
+];
+
+/// Returns the environment variable of a flag.
+fn variable(flag: &str) -> String {
+    format!("HTTPSERVER_{}", flag.to_uppercase().replace('-', "_"))
+}
+
+/// Runs a command that writes nothing but one line, to standard error. Returns its status code and the line.
+fn refused(mut command: Command) -> (Option<i32>, String) {
+    let output = command.output().expect("the binary runs");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{command:?}: {stderr}");
+    assert!(output.stdout.is_empty(), "{command:?}");
+    (output.status.code(), stderr)
+}
+
+#[test]
+fn flags_override_environment_variables() {
+    let mut environment = command(&["--listen", "127.0.0.1:0", "--delay-max", "40ms"]);
+    environment
+        .env("HTTPSERVER_DELAY_MIN", "30ms")
+        .env("HTTPSERVER_DELAY_MAX", "1h");
+    let server = Server::spawn(environment);
+    assert!(
+        server.start_line.ends_with("answering after 30ms to 40ms"),
+        "{}",
+        server.start_line
+    );
+    assert!(server.start_line.starts_with(&format!(
+        "httpserver: version {} listening on 127.0.0.1:",
+        env!("CARGO_PKG_VERSION")
+    )));
+    // With delays of up to 1h, these would take five hours.
+    let mut client = server.connect();
+    for _ in 0..10 {
+        assert_eq!(client.get("/").status, 200);
+    }
+}
+
+#[test]
+fn an_invalid_flag_gets_one_line_and_status_2() {
+    let cases: [(&[&str], &[&str]); 21] = [
+        (&["--listen", "nowhere"], &["--listen", "\"nowhere\"", "0.0.0.0:19004"]),
+        (&["--delay-min", "fast"], &["--delay-min", "\"fast\"", "0s to 1h"]),
+        (&["--delay-min=-1s"], &["--delay-min", "\"-1s\"", "0s to 1h"]),
+        (&["--delay-max", "2h"], &["--delay-max", "\"2h\"", "0s to 1h"]),
+        (
+            &["--delay-min", "3s"],
+            &["--delay-min", "\"3s\"", "--delay-max", "0s to 2s"],
+        ),
+        (
+            &["--delay-quantiles", "half"],
+            &["--delay-quantiles", "\"half\"", "0.5=80ms"],
+        ),
+        (
+            &["--delay-quantiles", "0.5=3s"],
+            &["--delay-quantiles", "\"0.5=3s\"", "--delay-max, 2s"],
+        ),
+        (
+            &["--requests-per-connection", "-1"],
+            &["--requests-per-connection", "\"-1\"", "0 to 1000000000"],
+        ),
+        (&["--error-rate", "1.5"], &["--error-rate", "\"1.5\"", "0 to 1"]),
+        (&["--error-rate", "NaN"], &["--error-rate", "\"NaN\"", "0 to 1"]),
+        (&["--error-rate", "-0.1"], &["--error-rate", "\"-0.1\"", "0 to 1"]),
+        (&["--buckets", "2,1"], &["--buckets", "\"2,1\"", "increasing"]),
+        (&["--buckets", ""], &["--buckets", "\"\""]),
+        (&["--max-in-flight", "0"], &["--max-in-flight", "\"0\"", "1 to 1000000"]),
+        (
+            &["--drain-timeout", "soon"],
+            &["--drain-timeout", "\"soon\"", "0s to 1h"],
+        ),
+        (&["--idle-timeout", "0s"], &["--idle-timeout", "\"0s\"", "1s to 1h"]),
+        (&["--idle-timeout", "2h"], &["--idle-timeout", "\"2h\"", "1s to 1h"]),
+        (
+            &["--access-log", "maybe"],
+            &["--access-log", "\"maybe\"", "true and false"],
+        ),
+        (&["--delay-min"], &["--delay-min", "value"]),
+        (
+            &["--delay-min", "1s", "--delay-min", "1s"],
+            &["--delay-min", "more than once"],
+        ),
+        (&["--colour"], &["--colour", "--help"]),
+    ];
+    for (flags, parts) in cases {
+        let (code, line) = refused(command(flags));
+        assert_eq!(code, Some(2), "{flags:?}: {line}");
+        for part in parts {
+            assert!(line.contains(part), "{flags:?}: {part} in {line}");
+        }
+    }
+}
+
+#[test]
+fn an_unavailable_address_gets_one_line_and_status_1() {
+    let server = Server::start(&[]);
+    for address in [server.address.to_string(), "192.0.2.1:19004".to_owned()] {
+        let (code, line) = refused(command(&["--listen", &address]));
+        assert_eq!(code, Some(1), "{line}");
+        assert!(line.contains(&format!("cannot listen on {address}: ")), "{line}");
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let help = run(&["--help"]);
+    assert!(help.status.success());
+    let text = String::from_utf8(help.stdout).unwrap();
+    for flag in FLAGS {
+        assert!(
+            text.contains(&format!("--{flag} ")) && text.contains(&variable(flag)),
+            "{flag}: {text}"
+        );
+    }
+    let version = run(&["--version"]);
+    assert_eq!(
+        String::from_utf8(version.stdout).unwrap(),
+        format!("httpserver {}\n", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn buckets_below_the_longest_delay_get_a_warning() {
+    let server = Server::start(&["--buckets", "exponential:0.1,1.5,5"]);
+    let stderr = server.stderr();
+    let warning = stderr.lines().next().unwrap();
+    assert!(
+        warning.contains("warning: ") && warning.contains("0.50625 s") && warning.contains("2 s"),
+        "{stderr}"
+    );
+    assert!(!Server::start(&[]).stderr().contains("warning"));
+}
+
+#[test]
+fn the_flag_sets_the_buckets() {
+    let server = Server::start(&["--buckets", "linear:0.25,0.25,8"]);
+    let exposition = server.metrics();
+    assert!(
+        exposition.contains("le=\"0.25\"") && exposition.contains("le=\"2\"") && !exposition.contains("le=\"2.5\""),
+        "{exposition}"
+    );
+}
+
+#[test]
+fn an_ipv6_wildcard_address_serves_ipv4_too() {
+    let server = Server::spawn(command(&["--listen", "[::]:0", "--delay-max", "1ms"]));
+    let port = server.address.port();
+    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+        assert_eq!(
+            Client::connect(address.parse().unwrap()).get("/").status,
+            200,
+            "{address}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_variable_means_unset() {
+    let mut empty = command(&["--listen", "127.0.0.1:0"]);
+    for flag in FLAGS {
+        empty.env(variable(flag), "");
+    }
+    let from_start_line = |server: &Server| server.start_line.split_once(", ").unwrap().1.to_owned();
+    let (empty, unset) = (Server::spawn(empty), Server::start(&[]));
+    assert_eq!(from_start_line(&empty), from_start_line(&unset));
+    let bounds = |server: &Server| server.metrics().matches("le=").count();
+    assert_eq!(bounds(&empty), bounds(&unset));
+}
+
+#[test]
+fn an_error_in_a_variable_names_the_variable() {
+    for (flag, value) in [
+        ("listen", "nowhere"),
+        ("delay-min", "fast"),
+        ("delay-min", "3s"),
+        ("delay-max", "2h"),
+        ("delay-quantiles", "0.5=3s"),
+        ("delay-quantiles", "half"),
+        ("error-rate", "2"),
+        ("buckets", "2,1"),
+        ("max-in-flight", "0"),
+        ("drain-timeout", "soon"),
+        ("idle-timeout", "0s"),
+        ("requests-per-connection", "-1"),
+        ("access-log", "maybe"),
+    ] {
+        let name = variable(flag);
+        let mut wrong = command(&[]);
+        wrong.env(&name, value);
+        let (code, line) = refused(wrong);
+        assert_eq!(code, Some(2), "{line}");
+        assert!(line.contains(&format!("{name} {value:?}")), "{name}: {line}");
+        assert!(!line.contains(&format!("--{flag}")), "{name}: {line}");
+    }
+}
+
+#[test]
+fn an_error_in_a_flag_names_the_flag_even_if_the_variable_is_set() {
+    let mut wrong = command(&["--error-rate", "2"]);
+    wrong.env("HTTPSERVER_ERROR_RATE", "0.5");
+    let (code, line) = refused(wrong);
+    assert_eq!(code, Some(2), "{line}");
+    assert!(line.contains("--error-rate \"2\""), "{line}");
+}

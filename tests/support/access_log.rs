@@ -1,0 +1,79 @@
+//! The access log: what the server recorded, request by request.
+//!
+//! A test that checks an estimate takes the truth from here. The clients of a test measure with clocks of their own, and see how
+//! long the machine made them wait, too.
+
+use std::time::{Duration, SystemTime};
+
+/// A line of the log.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// When the request was recorded, with a precision of 1 ms.
+    pub at: SystemTime,
+    pub method: String,
+    /// The route, as in the exposition.
+    pub path: String,
+    pub status: u16,
+    /// The duration that the histogram has, with a precision of 1 µs.
+    pub duration: Duration,
+}
+
+/// Returns the lines of a log. Panics if the server dropped some, since their requests would be missing from the truth.
+pub fn parse(log: &str) -> Vec<Line> {
+    log.lines().map(line).collect()
+}
+
+fn line(text: &str) -> Line {
+    let field = |name: &str| {
+        let mut fields = text.split(' ').filter_map(|field| field.split_once('='));
+        let found = fields.find(|(field, _)| *field == name);
+        found.unwrap_or_else(|| panic!("no {name} in {text:?}")).1
+    };
+    let seconds = field("duration").strip_suffix('s').expect("a duration in seconds");
+    Line {
+        at: humantime::parse_rfc3339(field("ts")).expect("a time"),
+        method: field("method").to_owned(),
+        path: field("path").to_owned(),
+        status: field("status").parse().expect("a status"),
+        duration: Duration::from_secs_f64(seconds.parse().expect("a number of seconds")),
+    }
+}
+
+/// Durations in ascending order, whether recorded by the server or measured by clients.
+#[derive(Clone, Debug, Default)]
+pub struct Durations(Vec<Duration>);
+
+impl FromIterator<Duration> for Durations {
+    fn from_iter<I: IntoIterator<Item = Duration>>(durations: I) -> Durations {
+        let mut durations: Vec<Duration> = durations.into_iter().collect();
+        durations.sort_unstable();
+        Durations(durations)
+    }
+}
+
+impl Durations {
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Returns how many are at most a number of seconds, as a bucket with that bound counts.
+    pub fn at_most(&self, seconds: f64) -> usize {
+        self.0.partition_point(|duration| duration.as_secs_f64() <= seconds)
+    }
+
+    /// Returns a quantile, in seconds.
+    pub fn quantile(&self, q: f64) -> f64 {
+        let rank = (q * self.0.len() as f64).ceil() as usize;
+        self.0[rank.clamp(1, self.0.len()) - 1].as_secs_f64()
+    }
+
+    /// Returns the mean, in seconds.
+    pub fn mean(&self) -> f64 {
+        self.sum() / self.0.len() as f64
+    }
+
+    /// Returns the sum, in seconds.
+    pub fn sum(&self) -> f64 {
+        self.0.iter().sum::<Duration>().as_secs_f64()
+    }
+}
