@@ -6,29 +6,14 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::access_log;
-use support::client::Client;
 use support::server::{Server, binary};
 use support::wait_for;
+
+use crate::waiting_clients;
 
 /// How long the server may take for what it does at once. A busy machine keeps this, and whatever waits for a delay or
 /// for the drain timeout takes an hour.
 const AT_ONCE: Duration = Duration::from_secs(10);
-
-/// Returns clients that wait for their responses, each on its own connection, once the server has all of their
-/// requests.
-fn waiting_clients(server: &Server, count: usize) -> Vec<Client> {
-    let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.request("GET", "/", &[]);
-    }
-    // The scrape itself is in flight, too.
-    wait_for(
-        &format!("{count} requests to be in flight beside the scrape"),
-        || server.metric("http_requests_in_flight"),
-        |in_flight| *in_flight > Some(count as f64),
-    );
-    clients
-}
 
 /// Blocks until the server drains and refuses new connections.
 fn wait_until_refused(server: &Server) {

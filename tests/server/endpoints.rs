@@ -7,6 +7,8 @@ use support::client::{Client, Response};
 use support::server::{Server, command, value_of};
 use support::wait_for;
 
+use crate::waiting_clients;
+
 /// Flags of a server that answers `/` too late for any test: what is answered was not delayed.
 const NEVER: [&str; 4] = ["--delay-min", "1h", "--delay-max", "1h"];
 
@@ -207,21 +209,6 @@ fn the_exposition_has_every_metric_from_the_start() {
     }
 }
 
-/// Returns clients that wait for their responses to `/`, once the server has all of their requests.
-fn waiting_clients(server: &Server, count: usize) -> Vec<Client> {
-    let mut clients: Vec<Client> = (0..count).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.request("GET", "/", &[]);
-    }
-    // The scrape itself is in flight, too.
-    wait_for(
-        &format!("{count} requests to be in flight beside the scrape"),
-        || server.metric("http_requests_in_flight"),
-        |in_flight| *in_flight > Some(count as f64),
-    );
-    clients
-}
-
 #[test]
 fn probes_and_scrapes_are_answered_while_a_thousand_requests_wait() {
     let server = Server::start(&NEVER);
@@ -253,6 +240,12 @@ fn requests_past_max_in_flight_are_refused_and_probes_are_not() {
         "the refusal to be recorded",
         || server.metric(counted),
         |count| *count == Some(1.0),
+    );
+    // A request is counted out after its response is written.
+    wait_for(
+        "no request but the scrape to be in flight",
+        || server.metric("http_requests_in_flight"),
+        |in_flight| *in_flight == Some(1.0),
     );
     assert_eq!(server.get("/?delay=0s").status, 200, "requests are admitted again");
 }
