@@ -60,6 +60,11 @@ fn serve(flags: &Flags) -> Result<(), String> {
     let signals = Signals::register().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let listener =
         listener::open(flags.listen).map_err(|error| format!("cannot listen on {}: {error}", flags.listen))?;
+    if let Err(error) = listener::drop_http2_prefaces(&listener) {
+        report(format_args!(
+            "warning: cannot drop HTTP/2 prefaces, so each holds a thread for good: {error}"
+        ));
+    }
     let (server, closes) = Server::start(flags, listener).map_err(|error| format!("cannot start: {error}"))?;
     guard::start(&server, closes, flags.idle_timeout).map_err(|error| format!("cannot start: {error}"))?;
     report(format_args!(

@@ -60,7 +60,7 @@ fn the_server_exits_in_time_during_every_fault() {
             )
         }),
         exits("HTTP/2", |server| {
-            crowd(server, 50, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            crowd(server, 50, b"GET / HTTP/2.0\r\nHost: test\r\n\r\n")
         }),
         exits("resets", |server| {
             for _ in 0..300 {

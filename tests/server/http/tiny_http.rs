@@ -34,7 +34,7 @@ pub fn silent() -> Group {
         title: "What tiny_http does not answer",
         about: "A byte that is not ASCII closes the connection. tiny_http does not recognize lines without a carriage return, so it \
                 waits for more. With `HTTP/2.0` and `HTTP/3.0` the connection's thread blocks forever before it sends the intended \
-                505.",
+                505. A preface of HTTP/2 never reaches it.",
         cases: vec![
             no_response(head("GET /healthz HTTP/1.1", &["X: \u{e9}"]), Then::Closed),
             no_response("GET /\u{ff} HTTP/1.1\r\nHost: test\r\n\r\n", Then::Closed),
