@@ -180,8 +180,11 @@ impl Flags {
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "allowed are an IP address and a port, as in [::]:19004 or 0.0.0.0:19004".to_owned())
+    let every_address = text.starts_with(':').then(|| format!("[::]{text}"));
+    every_address.as_deref().unwrap_or(text).parse().map_err(|_| {
+        "allowed are an IP address and a port, as in [::]:19004 or 127.0.0.1:19004, or a port alone, as in :19004"
+            .to_owned()
+    })
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -58,8 +58,14 @@ fn flags_override_environment_variables() {
 
 #[test]
 fn an_invalid_flag_gets_one_line_and_status_2() {
-    let cases: [(&[&str], &[&str]); 21] = [
-        (&["--listen", "nowhere"], &["--listen", "\"nowhere\"", "0.0.0.0:19004"]),
+    let cases: [(&[&str], &[&str]); 24] = [
+        (
+            &["--listen", "nowhere"],
+            &["--listen", "\"nowhere\"", "127.0.0.1:19004"],
+        ),
+        (&["--listen", "localhost:8080"], &["\"localhost:8080\"", "as in :19004"]),
+        (&["--listen", ":65536"], &["\":65536\""]),
+        (&["--listen", ":::80"], &["\":::80\""]),
         (&["--delay-min", "fast"], &["--delay-min", "\"fast\"", "0s to 1h"]),
         (&["--delay-min=-1s"], &["--delay-min", "\"-1s\"", "0s to 1h"]),
         (&["--delay-max", "2h"], &["--delay-max", "\"2h\"", "0s to 1h"]),
@@ -162,15 +168,14 @@ fn the_flag_sets_the_buckets() {
 }
 
 #[test]
-fn an_ipv6_wildcard_address_serves_ipv4_too() {
-    let server = Server::spawn(command(&["--listen", "[::]:0", "--delay-max", "1ms"]));
-    let port = server.address.port();
-    for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
-        assert_eq!(
-            Client::connect(address.parse().unwrap()).get("/").status,
-            200,
-            "{address}"
-        );
+fn an_ipv6_wildcard_address_and_a_port_alone_serve_ipv4_too() {
+    for listen in ["[::]:0", ":0"] {
+        let server = Server::spawn(command(&["--listen", listen, "--delay-max", "1ms"]));
+        let port = server.address.port();
+        for address in [format!("127.0.0.1:{port}"), format!("[::1]:{port}")] {
+            let response = Client::connect(address.parse().unwrap()).get("/");
+            assert_eq!(response.status, 200, "{listen}, {address}");
+        }
     }
 }
 

@@ -32,16 +32,21 @@ impl Format {
     /// Returns the format that the client rates highest.
     ///
     /// A client that names no format, because it sends no Accept header or `*/*`, may understand only the oldest, so it
-    /// gets text 0.0.4. So does a client that accepts none of the formats.
+    /// gets text 0.0.4, or the oldest other format if it refuses text with `q=0`. A client that accepts none of the formats
+    /// gets text 0.0.4, too.
     ///
     /// `accept` is the value of the header; the values of several lines are joined by commas. Any text is valid: a
     /// malformed range is ignored.
     pub fn negotiate(accept: Option<&str>) -> Format {
         let mut offers = Format::ALL.map(|format| (format, None));
+        let mut any_quality = 0;
         for range in split(accept.unwrap_or_default(), b',').take(RANGES_MAX) {
             let Some((format, specificity, quality)) = parse_range(range) else {
                 continue;
             };
+            if specificity == Specificity::Any {
+                any_quality = any_quality.max(quality);
+            }
             for (_, rating) in offers.iter_mut().filter(|(offer, _)| *offer == format) {
                 // The most specific range decides; of two that are equally specific, the one with the higher quality.
                 *rating = (*rating).max(Some((specificity, quality)));
@@ -49,8 +54,13 @@ impl Format {
         }
         let quality = |offer: &(Format, Option<(Specificity, u16)>)| offer.1.map_or(0, |(_, quality)| quality);
         let best = offers.iter().map(quality).max().unwrap_or(0);
-        let first = offers.iter().find(|&offer| best > 0 && quality(offer) == best);
-        first.map_or(Format::Text004, |offer| offer.0)
+        let chosen = if best > 0 {
+            offers.iter().find(|&offer| quality(offer) == best)
+        } else {
+            // `*/*` also means the formats that no range names.
+            offers.iter().rev().find(|offer| any_quality > 0 && offer.1.is_none())
+        };
+        chosen.map_or(Format::Text004, |offer| offer.0)
     }
 
     /// Returns the Content-Type of a response in this format.
@@ -276,7 +286,7 @@ mod tests {
 
     #[test]
     fn the_highest_quality_wins_and_zero_excludes() {
-        use Format::{OpenMetrics100, Text004};
+        use Format::{OpenMetrics100, OpenMetrics200, Text004};
         for (accept, expected) in [
             ("application/openmetrics-text;q=0.5,text/plain;q=0.501", Text004),
             (
@@ -291,6 +301,13 @@ mod tests {
                 OpenMetrics100,
             ),
             ("application/openmetrics-text;q=0,*/*", Text004),
+            ("text/plain;q=0, */*", OpenMetrics100),
+            ("*/*;q=0.1, text/*;q=0", OpenMetrics100),
+            (
+                "text/plain;q=0, application/openmetrics-text;version=1.0.0;q=0, */*",
+                OpenMetrics200,
+            ),
+            ("text/plain;q=0, */*;q=0", Text004),
             (
                 "application/openmetrics-text;version=1.0.0;q=0,application/openmetrics-text",
                 Text004,
