@@ -301,7 +301,8 @@ fn every_version_is_that_of_cargo_toml() {
         }
     }
     let changelog = read("CHANGELOG.md");
-    let newest = changelog.lines().find(|line| line.starts_with("## ")).unwrap();
+    let mut headings = changelog.lines().filter(|line| line.starts_with("## "));
+    let newest = headings.find(|heading| *heading != "## Unreleased").unwrap();
     assert!(newest.starts_with(&format!("## {version} - ")), "{newest}");
 }
 
@@ -322,7 +323,6 @@ fn the_table_of_limits_is_that_of_the_sources() {
         let number = number.replace(',', "");
         let documented = match unit {
             "s" => format!("Duration::from_secs({number})"),
-            "ms" if name.ends_with("_MS`") => number,
             "ms" => format!("Duration::from_millis({number})"),
             "µs" => format!("Duration::from_micros({number})"),
             "KiB" => format!("{number} * 1024"),
