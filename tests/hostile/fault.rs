@@ -91,13 +91,11 @@ impl Fault {
                 std::thread::sleep(Duration::from_millis(50));
                 threads_and_descriptors(&server)
             },
-            |now| now.0 <= before.0 + SLACK && now.1 <= before.1 + SLACK,
+            |now| are_as_before(*now, before),
         );
         let back = start.elapsed();
         assert_eq!(server.get("/?delay=10ms").status, 200);
-        server.signal("TERM");
-        let (status, _) = server.wait_exit();
-        assert!(status.success(), "{status}: {}", server.stderr());
+        ends_well(server);
 
         let resident_max_mib = probes.resident_max >> 20;
         let in_time = probes.took.at_most(PROBE_MAX.as_secs_f64());
@@ -124,8 +122,20 @@ impl Fault {
     }
 }
 
+/// Ends the server as Kubernetes does, and asserts that it exits with success.
+pub fn ends_well(mut server: Server) {
+    server.signal("TERM");
+    let (status, _) = server.wait_exit();
+    assert!(status.success(), "{status}: {}", server.stderr());
+}
+
+/// Returns whether the numbers of threads and descriptors are back to those before a fault.
+pub fn are_as_before(now: (usize, usize), before: (usize, usize)) -> bool {
+    now.0 <= before.0 + SLACK && now.1 <= before.1 + SLACK
+}
+
 /// Returns the numbers of threads and descriptors.
-fn threads_and_descriptors(server: &Server) -> (usize, usize) {
+pub fn threads_and_descriptors(server: &Server) -> (usize, usize) {
     (server.proc_status("Threads") as usize, server.open_fds())
 }
 

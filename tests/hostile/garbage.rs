@@ -3,8 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
-use crate::fault::{Fault, PROBE_MAX, fetch_status, turn, write_row};
+use crate::fault::{
+    Fault, PROBE_MAX, are_as_before, ends_well, fetch_status, threads_and_descriptors, turn, write_row,
+};
+use support::access_log::Durations;
 use support::server::Server;
+use support::wait_for;
 
 /// Returns names, the bytes to send, and the allowed statuses. Status 0 means that the connection may close or stay
 /// silent.
@@ -162,35 +166,27 @@ fn garbage_is_refused_and_leaks_nothing() {
 /// idle threads for 5 s.
 const HEADS_RELEASED_WITHIN: Duration = Duration::from_secs(20);
 
-/// Threads or descriptors that come and go with the server's own work.
-const SPARE: u64 = 8;
-
 #[test]
 fn an_http2_preface_costs_what_an_unfinished_head_costs() {
     let _turn = turn();
-    let mut server = Server::start(&[]);
+    let server = Server::start(&[]);
     server.get("/healthz");
-    let held = |server: &Server| (server.proc_status("Threads"), server.open_fds() as u64);
-    let before = held(&server);
+    let before = threads_and_descriptors(&server);
     let mut prefaces = Crowd::connect(server.address, 300);
     let begun = Instant::now();
     prefaces.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-    let (threads, descriptors) = loop {
-        prefaces.run_for(Duration::from_millis(100), true);
-        let (threads, descriptors) = held(&server);
-        if threads <= before.0 + SPARE && descriptors <= before.1 + SPARE || begun.elapsed() > HEADS_RELEASED_WITHIN {
-            break (threads, descriptors);
-        }
-    };
-    assert!(
-        threads <= before.0 + SPARE && descriptors <= before.1 + SPARE,
-        "{threads} threads and {descriptors} descriptors after {:?}, before {before:?}",
-        begun.elapsed()
+    wait_for(
+        &format!("threads and descriptors to be as before, {before:?}"),
+        || {
+            prefaces.run_for(Duration::from_millis(100), true);
+            threads_and_descriptors(&server)
+        },
+        |now| are_as_before(*now, before),
     );
+    let took = begun.elapsed();
+    assert!(took <= HEADS_RELEASED_WITHIN, "released after {took:?}");
     assert_eq!(fetch_status(server.address, "/healthz"), Some(200));
-    server.signal("TERM");
-    let (status, _) = server.wait_exit();
-    assert!(status.success(), "{status}: {}", server.stderr());
+    ends_well(server);
 }
 
 /// The memory that one such connection may cost, in bytes.
@@ -199,13 +195,9 @@ const HELD_MAX: u64 = 48 * 1024;
 #[test]
 fn what_tiny_http_never_releases_is_small_and_does_no_harm() {
     let _turn = turn();
-    let mut server = Server::start(&[]);
+    let server = Server::start(&[]);
     server.get("/healthz");
-    let before = (
-        server.resident_bytes(),
-        server.proc_status("Threads"),
-        server.open_fds() as u64,
-    );
+    let (resident_before, before) = (server.resident_bytes(), threads_and_descriptors(&server));
     // The thread of each of these deadlocks with itself, and shutting down its socket does not wake it.
     let mut versions = Crowd::connect(server.address, 500);
     versions.send(b"GET / HTTP/2.0\r\nHost: test\r\n\r\n");
@@ -215,28 +207,26 @@ fn what_tiny_http_never_releases_is_small_and_does_no_harm() {
     bodies.until_all("closed", |member| member.closed);
     assert!(bodies.members.iter().all(|member| member.statuses() == [413]));
     versions.run_for(Duration::from_secs(1), true);
-    let probes: Vec<Duration> = (0..100)
+    let probes: Durations = (0..100)
         .map(|_| {
             let begun = Instant::now();
             assert_eq!(fetch_status(server.address, "/healthz"), Some(200));
             begun.elapsed()
         })
         .collect();
-    let worst = probes.iter().max().unwrap().as_secs_f64() * 1e3;
-    let held = (server.resident_bytes().saturating_sub(before.0)) / 1_000;
+    let worst = probes.quantile(1.0) * 1e3;
+    let held = (server.resident_bytes().saturating_sub(resident_before)) / 1_000;
     assert!(held <= HELD_MAX, "{held} bytes each");
-    let threads = server.proc_status("Threads") - before.1;
-    let descriptors = server.open_fds() as u64 - before.2;
+    let now = threads_and_descriptors(&server);
+    let (threads, descriptors) = (now.0 - before.0, now.1 - before.1);
     assert!(threads <= 1_030 && descriptors <= 2_030, "{threads}, {descriptors}");
     drop((versions, bodies));
     assert_eq!(server.get("/?delay=10ms").status, 200);
-    server.signal("TERM");
-    let (status, _) = server.wait_exit();
-    assert!(status.success(), "{status}: {}", server.stderr());
+    ends_well(server);
     write_row(&format!(
         "| connections that are never released | 500 requests of `HTTP/2.0`, 500 bodies of 90 TiB | {threads} threads and {descriptors} descriptors held, {} KiB each | {} of 100 within 100 ms, worst {worst:.0} | {} MiB | never |",
         held >> 10,
-        probes.iter().filter(|took| **took <= PROBE_MAX).count(),
-        (before.0 + held * 1_000) >> 20
+        probes.at_most(PROBE_MAX.as_secs_f64()),
+        (resident_before + held * 1_000) >> 20
     ));
 }

@@ -16,6 +16,7 @@ pub fn root() -> &'static Path {
     let this = Path::new(env!("CARGO_MANIFEST_DIR"));
     this.ancestors().nth(2).expect("tests/support is two folders below")
 }
+
 /// How long a test waits for what is bound to happen. Far more than that takes, even on a machine with other work: what must
 /// happen soon is asserted apart.
 pub const PATIENCE: Duration = Duration::from_secs(60);
