@@ -1,4 +1,4 @@
-//! The flags and their environment variables.
+//! The flags and their environment variables. Wrong ones get clap's own message and exit status, 2.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,17 +7,14 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, Command, CommandFactory, FromArgMatches, Parser};
+use clap::error::ErrorKind;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 
 use crate::metrics::Bounds;
-use crate::server::endpoint::delay::{Distribution, Quantiles};
+use crate::server::endpoint::delay::{DURATION_MAX, Distribution, Quantiles};
 
 /// The address that is listened on by default: every one, of both families.
 pub const LISTEN_DEFAULT: &str = "[::]:19004";
-
-/// The longest duration that a flag takes.
-pub const DURATION_MAX: Duration = Duration::from_secs(3600);
 
 /// The shortest idle timeout. A shorter one would close connections between two requests of an ordinary client.
 const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
@@ -89,15 +86,6 @@ pub struct Flags {
     pub access_log: bool,
 }
 
-/// Why there are no flags.
-#[derive(Debug)]
-pub enum NoFlags {
-    /// The user asked for this text: `--help` or `--version`.
-    Asked(String),
-    /// One line that names the flag or variable, its value and what is allowed.
-    Wrong(String),
-}
-
 impl Flags {
     /// Returns the flags of the command line, and those of the environment for flags that are not given there.
     ///
@@ -105,35 +93,28 @@ impl Flags {
     ///
     /// # Errors
     ///
-    /// See [`NoFlags`].
-    pub fn read<I, A>(arguments: I) -> Result<Self, NoFlags>
+    /// Returns what clap prints instead: `--help`, `--version`, or what was wrong and what is allowed.
+    pub fn read<I, A>(arguments: I) -> Result<Self, clap::Error>
     where
         I: IntoIterator<Item = A>,
-        A: Into<OsString>,
+        A: Into<OsString> + Clone,
     {
-        let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
-        let command = Flags::command().mut_args(|argument| match argument.get_env() {
+        let mut command = Flags::command().mut_args(|argument| match argument.get_env() {
             Some(variable) if env::var_os(variable).is_some_and(|value| value.is_empty()) => argument.env(None::<&str>),
             _ => argument,
         });
-        let matches = command
-            .clone()
-            .try_get_matches_from(&arguments)
-            .map_err(|error| no_flags(&error, &command, &arguments))?;
-        let flags = Flags::from_arg_matches(&matches).map_err(|error| no_flags(&error, &command, &arguments))?;
-        let name = |flag| given_as(flag, &command, &arguments);
+        let flags = Flags::from_arg_matches(&command.try_get_matches_from_mut(arguments)?)?;
+        let mut wrong = |what| command.error(ErrorKind::ValueValidation, what);
         if flags.delay_min > flags.delay_max {
-            return Err(NoFlags::Wrong(format!(
-                "{} {:?}: is above --delay-max; allowed are 0s to {}",
-                name("--delay-min"),
-                humantime::format_duration(flags.delay_min).to_string(),
+            return Err(wrong(format!(
+                "--delay-min is {}; allowed are 0s to --delay-max, {}",
+                humantime::format_duration(flags.delay_min),
                 humantime::format_duration(flags.delay_max),
             )));
         }
-        flags.delay_distribution().map_err(|allowed| {
-            let name = name("--delay-quantiles");
-            NoFlags::Wrong(format!("{name} {:?}: {allowed}", flags.quantiles_text()))
-        })?;
+        flags
+            .delay_distribution()
+            .map_err(|allowed| wrong(format!("--delay-quantiles: {allowed}")))?;
         Ok(flags)
     }
 
@@ -157,13 +138,6 @@ impl Flags {
             Some(quantiles) => Distribution::with_quantiles(self.delay_min, quantiles, self.delay_max),
             None => Ok(Distribution::uniform(self.delay_min, self.delay_max)),
         }
-    }
-
-    fn quantiles_text(&self) -> String {
-        self.delay_quantiles
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default()
     }
 
     /// Returns a warning in one line if the flags are allowed but hide what they are for.
@@ -218,64 +192,6 @@ where
 
 fn parse_bool(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "allowed are true and false".to_owned())
-}
-
-/// Returns one line for what clap says in several.
-fn no_flags(error: &clap::Error, command: &Command, arguments: &[OsString]) -> NoFlags {
-    let context = |kind| error.get(kind).map(text_of);
-    let value = || context(ContextKind::InvalidValue).unwrap_or_default();
-    let flag = || {
-        let flag = context(ContextKind::InvalidArg).unwrap_or_default();
-        flag.split(' ').next().unwrap_or_default().to_owned()
-    };
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => NoFlags::Asked(error.to_string()),
-        ErrorKind::ValueValidation => {
-            let allowed = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
-            NoFlags::Wrong(format!(
-                "{} {:?}: {allowed}",
-                given_as(&flag(), command, arguments),
-                value()
-            ))
-        }
-        ErrorKind::InvalidValue => NoFlags::Wrong(format!("{} needs a value", flag())),
-        ErrorKind::ArgumentConflict => NoFlags::Wrong(format!("{} is given more than once", flag())),
-        ErrorKind::UnknownArgument => NoFlags::Wrong(format!(
-            "{:?} is not a flag; --help lists them",
-            context(ContextKind::InvalidArg).unwrap_or_default()
-        )),
-        _ => NoFlags::Wrong(first_line(error)),
-    }
-}
-
-/// Returns the name by which the user gave `flag`: its own, or its variable's if it is not on the command line.
-fn given_as(flag: &str, command: &Command, arguments: &[OsString]) -> String {
-    let with_value = format!("{flag}=");
-    let on_command_line = arguments
-        .iter()
-        .filter_map(|argument| argument.to_str())
-        .any(|argument| argument == flag || argument.starts_with(&with_value));
-    let variable = command
-        .get_arguments()
-        .find(|argument| argument.get_long() == flag.strip_prefix("--"))
-        .and_then(|argument| argument.get_env()?.to_str());
-    match variable {
-        Some(variable) if !on_command_line => variable.to_owned(),
-        _ => flag.to_owned(),
-    }
-}
-
-fn text_of(value: &ContextValue) -> String {
-    match value {
-        ContextValue::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-fn first_line(error: &impl Display) -> String {
-    let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    line.trim_start_matches("error: ").to_owned()
 }
 
 #[cfg(test)]

@@ -4,25 +4,19 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 use std::env;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use httpserver::diagnostics::report;
-use httpserver::flags::{Flags, NoFlags};
+use httpserver::flags::Flags;
+use httpserver::guard;
 use httpserver::server::drain::Signals;
 use httpserver::server::{Server, listener};
-use httpserver::{allocator, guard};
 
 fn main() -> ExitCode {
     let flags = match Flags::read(env::args_os()) {
         Ok(flags) => flags,
-        Err(NoFlags::Asked(text)) => return print(&text),
-        Err(NoFlags::Wrong(line)) => {
-            report(line);
-            return ExitCode::from(2);
-        }
+        Err(instead) => return print(&instead),
     };
-    allocator::without_thread_caches();
     match serve(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(line) => {
@@ -32,12 +26,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(text: &str) -> ExitCode {
-    match io::stdout()
-        .write_all(text.as_bytes())
-        .and_then(|()| io::stdout().flush())
-    {
-        Ok(()) => ExitCode::SUCCESS,
+/// Prints clap's text, which is what was asked for or what is wrong, and returns its exit status.
+fn print(text: &clap::Error) -> ExitCode {
+    match text.print() {
+        Ok(()) => ExitCode::from(u8::try_from(text.exit_code()).unwrap_or(u8::MAX)),
         Err(error) => {
             report(format_args!("cannot write to standard output: {error}"));
             ExitCode::FAILURE

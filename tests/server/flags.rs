@@ -24,11 +24,10 @@ fn variable(flag: &str) -> String {
     format!("HTTPSERVER_{}", flag.to_uppercase().replace('-', "_"))
 }
 
-/// Runs a command that writes nothing but one line, to standard error. Returns its status code and the line.
+/// Runs a command that writes nothing to standard output. Returns its status code and what it writes to standard error.
 fn refused(mut command: Command) -> (Option<i32>, String) {
     let output = command.output().expect("the binary runs");
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(stderr.lines().count(), 1, "{command:?}: {stderr}");
     assert!(output.stdout.is_empty(), "{command:?}");
     (output.status.code(), stderr)
 }
@@ -57,54 +56,45 @@ fn flags_override_environment_variables() {
 }
 
 #[test]
-fn an_invalid_flag_gets_one_line_and_status_2() {
+fn an_invalid_flag_gets_an_error_that_names_it_its_value_and_what_is_allowed_and_status_2() {
     let cases: [(&[&str], &[&str]); 24] = [
-        (
-            &["--listen", "nowhere"],
-            &["--listen", "\"nowhere\"", "127.0.0.1:19004"],
-        ),
-        (&["--listen", "localhost:8080"], &["\"localhost:8080\"", "as in :19004"]),
-        (&["--listen", ":65536"], &["\":65536\""]),
-        (&["--listen", ":::80"], &["\":::80\""]),
-        (&["--delay-min", "fast"], &["--delay-min", "\"fast\"", "0s to 1h"]),
-        (&["--delay-min=-1s"], &["--delay-min", "\"-1s\"", "0s to 1h"]),
-        (&["--delay-max", "2h"], &["--delay-max", "\"2h\"", "0s to 1h"]),
-        (
-            &["--delay-min", "3s"],
-            &["--delay-min", "\"3s\"", "--delay-max", "0s to 2s"],
-        ),
+        (&["--listen", "nowhere"], &["--listen", "'nowhere'", "127.0.0.1:19004"]),
+        (&["--listen", "localhost:8080"], &["'localhost:8080'", "as in :19004"]),
+        (&["--listen", ":65536"], &["':65536'"]),
+        (&["--listen", ":::80"], &["':::80'"]),
+        (&["--delay-min", "fast"], &["--delay-min", "'fast'", "0s to 1h"]),
+        (&["--delay-min=-1s"], &["--delay-min", "'-1s'", "0s to 1h"]),
+        (&["--delay-max", "2h"], &["--delay-max", "'2h'", "0s to 1h"]),
+        (&["--delay-min", "3s"], &["--delay-min is 3s", "0s to --delay-max, 2s"]),
         (
             &["--delay-quantiles", "half"],
-            &["--delay-quantiles", "\"half\"", "0.5=80ms"],
+            &["--delay-quantiles", "'half'", "0.5=80ms"],
         ),
         (
             &["--delay-quantiles", "0.5=3s"],
-            &["--delay-quantiles", "\"0.5=3s\"", "--delay-max, 2s"],
+            &["--delay-quantiles", "--delay-max, 2s"],
         ),
         (
             &["--requests-per-connection", "-1"],
-            &["--requests-per-connection", "\"-1\"", "0 to 1000000000"],
+            &["--requests-per-connection", "'-1'", "0 to 1000000000"],
         ),
-        (&["--error-rate", "1.5"], &["--error-rate", "\"1.5\"", "0 to 1"]),
-        (&["--error-rate", "NaN"], &["--error-rate", "\"NaN\"", "0 to 1"]),
-        (&["--error-rate", "-0.1"], &["--error-rate", "\"-0.1\"", "0 to 1"]),
-        (&["--buckets", "2,1"], &["--buckets", "\"2,1\"", "increasing"]),
-        (&["--buckets", ""], &["--buckets", "\"\""]),
-        (&["--max-in-flight", "0"], &["--max-in-flight", "\"0\"", "1 to 1000000"]),
-        (
-            &["--drain-timeout", "soon"],
-            &["--drain-timeout", "\"soon\"", "0s to 1h"],
-        ),
-        (&["--idle-timeout", "0s"], &["--idle-timeout", "\"0s\"", "1s to 1h"]),
-        (&["--idle-timeout", "2h"], &["--idle-timeout", "\"2h\"", "1s to 1h"]),
+        (&["--error-rate", "1.5"], &["--error-rate", "'1.5'", "0 to 1"]),
+        (&["--error-rate", "NaN"], &["--error-rate", "'NaN'", "0 to 1"]),
+        (&["--error-rate", "-0.1"], &["--error-rate", "'-0.1'", "0 to 1"]),
+        (&["--buckets", "2,1"], &["--buckets", "'2,1'", "increasing"]),
+        (&["--buckets", ""], &["--buckets"]),
+        (&["--max-in-flight", "0"], &["--max-in-flight", "'0'", "1 to 1000000"]),
+        (&["--drain-timeout", "soon"], &["--drain-timeout", "'soon'", "0s to 1h"]),
+        (&["--idle-timeout", "0s"], &["--idle-timeout", "'0s'", "1s to 1h"]),
+        (&["--idle-timeout", "2h"], &["--idle-timeout", "'2h'", "1s to 1h"]),
         (
             &["--access-log", "maybe"],
-            &["--access-log", "\"maybe\"", "true and false"],
+            &["--access-log", "'maybe'", "true and false"],
         ),
         (&["--delay-min"], &["--delay-min", "value"]),
         (
             &["--delay-min", "1s", "--delay-min", "1s"],
-            &["--delay-min", "more than once"],
+            &["--delay-min", "multiple times"],
         ),
         (&["--colour"], &["--colour", "--help"]),
     ];
@@ -122,7 +112,7 @@ fn an_unavailable_address_gets_one_line_and_status_1() {
     let server = Server::start(&[]);
     for address in [server.address.to_string(), "192.0.2.1:19004".to_owned()] {
         let (code, line) = refused(command(&["--listen", &address]));
-        assert_eq!(code, Some(1), "{line}");
+        assert_eq!((code, line.lines().count()), (Some(1), 1), "{line}");
         assert!(line.contains(&format!("cannot listen on {address}: ")), "{line}");
     }
 }
@@ -193,37 +183,21 @@ fn an_empty_variable_means_unset() {
 }
 
 #[test]
-fn an_error_in_a_variable_names_the_variable() {
+fn an_invalid_variable_gets_the_error_of_its_flag() {
     for (flag, value) in [
         ("listen", "nowhere"),
-        ("delay-min", "fast"),
         ("delay-min", "3s"),
         ("delay-max", "2h"),
-        ("delay-quantiles", "0.5=3s"),
-        ("delay-quantiles", "half"),
         ("error-rate", "2"),
         ("buckets", "2,1"),
         ("max-in-flight", "0"),
-        ("drain-timeout", "soon"),
         ("idle-timeout", "0s"),
-        ("requests-per-connection", "-1"),
         ("access-log", "maybe"),
     ] {
-        let name = variable(flag);
         let mut wrong = command(&[]);
-        wrong.env(&name, value);
-        let (code, line) = refused(wrong);
-        assert_eq!(code, Some(2), "{line}");
-        assert!(line.contains(&format!("{name} {value:?}")), "{name}: {line}");
-        assert!(!line.contains(&format!("--{flag}")), "{name}: {line}");
+        wrong.env(variable(flag), value);
+        let (code, error) = refused(wrong);
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains(&format!("--{flag}")) && error.contains(value), "{error}");
     }
-}
-
-#[test]
-fn an_error_in_a_flag_names_the_flag_even_if_the_variable_is_set() {
-    let mut wrong = command(&["--error-rate", "2"]);
-    wrong.env("HTTPSERVER_ERROR_RATE", "0.5");
-    let (code, line) = refused(wrong);
-    assert_eq!(code, Some(2), "{line}");
-    assert!(line.contains("--error-rate \"2\""), "{line}");
 }

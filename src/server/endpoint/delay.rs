@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::flags::DURATION_MAX;
+/// The longest duration that a flag takes.
+pub const DURATION_MAX: Duration = Duration::from_secs(3600);
 
 /// The largest number of quantiles that can be given.
 pub const QUANTILES_MAX: usize = 16;
