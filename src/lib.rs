@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!                                  server
-//! tiny_http --recv--> dispatcher --push--> schedule --next--> responders --record--> metrics
-//!     ^                                                            |
-//!     | rings, reopens                                             | connections to close
-//!     +------------------------------- guard <---------------------+
+//! tiny_http --receive--> workers <--> schedule       workers --record--> metrics
+//!     ^                     |
+//!     | rings, reopens      | connections to close
+//!     +------- guard <------+
 //! ```
 //!
 //! [`server`] is complete for well-behaved clients. A request that waits costs it an entry in a queue, not a thread. [`guard`]
@@ -17,7 +17,6 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("httpserver runs on Linux only: it reads /proc and sets socket options of Linux");
 
-pub mod allocator;
 pub mod diagnostics;
 pub mod flags;
 pub mod guard;

@@ -42,7 +42,9 @@ impl Candidate {
                 "--delay-max",
                 delay_max,
             ];
-            Candidate::start(Command::new(&binary).args(flags))
+            // As in the image.
+            let environment = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
+            Candidate::start(Command::new(&binary).args(flags).env(environment.0, environment.1))
         })
     }
 
