@@ -96,7 +96,7 @@ impl Doorbell {
         if descriptors_are_short(open_descriptors()) || thread::Builder::new().spawn(|| ()).is_err() {
             return false;
         }
-        match self.server.acceptor().reopen() {
+        match self.server.reopen() {
             Ok(()) => {
                 report("tiny_http had stopped accepting connections; it accepts them again");
                 true

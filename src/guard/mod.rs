@@ -31,7 +31,7 @@ const TICK_QUIET: Duration = Duration::from_millis(100);
 const TICK_PER_DESCRIPTOR: Duration = Duration::from_micros(50);
 
 /// The server is behind if at least this many requests arrived since the last look and it has not caught up in between. A flood
-/// brings hundreds. On a busy machine, a few requests with long heads may find the dispatcher waiting for a processor.
+/// brings hundreds. On a busy machine, a few requests with long heads may find the leader waiting for a processor.
 const BEHIND_ARRIVALS: u64 = 64;
 
 struct Guard {
@@ -81,7 +81,7 @@ impl Guard {
             match self.closes.recv_timeout(left) {
                 Ok(close) => {
                     if close.unread_body.is_some() {
-                        self.server.closed(CloseReason::RefusedBody);
+                        self.server.count_closed(CloseReason::RefusedBody);
                     }
                     self.closer.take(close);
                 }
@@ -121,10 +121,14 @@ impl Guard {
                     reason,
                     CloseReason::Idle | CloseReason::SlowHead | CloseReason::Descriptors
                 );
-                let unread_body = if idle { None } else { server.close(connection.peer()) };
+                let unread_body = if idle {
+                    None
+                } else {
+                    server.drop_requests_of(connection.peer())
+                };
                 connection.close();
                 drop(unread_body);
-                server.closed(reason);
+                server.count_closed(reason);
             }
         });
         rules.end();

@@ -1,69 +1,126 @@
-//! One `tiny_http::Server` with its dispatcher, on a clone of the listening socket. It can be reopened: tiny_http's accept
-//! thread ends at the first error of `accept`, and cannot be restarted.
+//! The `tiny_http::Server` on a clone of the listening socket. It can be reopened: tiny_http's accept thread ends at the first error
+//! of `accept`, and cannot be restarted.
 //!
 //! Invariants:
 //! - The listening socket stays open until the drain. While there is no accept thread, new connections queue in the kernel. When
 //!   an accept thread ends, only the connection that it could not clone is lost.
-//! - The dispatcher of a replaced server lives as long as that server's connections. If its accept thread was still alive, the two
-//!   servers share the socket, which is harmless.
+//! - The queue of a `tiny_http::Server` has one consumer: the leader (see [`super::schedule`]), and after it, a thread that retires the
+//!   server. With two, one could take the other's `unblock`.
+//! - A replaced server lives as long as its connections, since its drop would lose their requests. If its accept thread was
+//!   still alive, the two servers share the socket, which is harmless.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use tiny_http::Server;
+use tiny_http::{Request, Server};
 
-use super::dispatcher::Dispatcher;
-use super::{Shared, listener, panics};
+use super::intake::Intake;
+use super::{listener, panics};
 
-/// Accepts connections through the newest of its `tiny_http::Server`s.
+/// Accepts connections and has their requests parsed.
 pub struct Acceptor {
     listener: TcpListener,
-    shared: Arc<Shared>,
-    /// The number of the newest server.
-    newest: AtomicU64,
-    /// The number of the newest server whose accept thread is known to have ended.
-    ended: AtomicU64,
+    current: Mutex<Arc<Server>>,
+    /// What the leader goes over to.
+    reopened: Mutex<Option<Reopened>>,
+    /// Whether the accept thread of the current server is known to have ended.
+    ended: AtomicBool,
+}
+
+/// A server in place of the current one.
+struct Reopened {
+    server: Arc<Server>,
+    /// Takes the replaced one.
+    retire: Sender<Arc<Server>>,
 }
 
 impl Acceptor {
-    /// Opens the first server on `listener`.
+    /// Opens a server on `listener`.
     ///
     /// # Errors
     ///
     /// Returns the error of the system call.
-    pub(super) fn open(listener: TcpListener, shared: Arc<Shared>) -> io::Result<Arc<Self>> {
-        let acceptor = Arc::new(Acceptor {
+    pub(super) fn open(listener: TcpListener) -> io::Result<Self> {
+        Ok(Acceptor {
+            current: Mutex::new(serve(&listener)?),
             listener,
-            shared,
-            newest: AtomicU64::new(0),
-            ended: AtomicU64::new(0),
-        });
-        acceptor.reopen()?;
-        Ok(acceptor)
-    }
-
-    /// Opens another server in place of the newest one. A server takes one descriptor and a few threads beside its connections'.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of the system call.
-    pub fn reopen(self: &Arc<Self>) -> io::Result<()> {
-        let server = Server::from_listener(self.listener.try_clone()?, None).map_err(io::Error::other)?;
-        let number = self.newest.fetch_add(1, Ordering::Relaxed) + 1;
-        let dispatcher = Dispatcher::new(Arc::clone(&self.shared));
-        let acceptor = Arc::clone(self);
-        panics::spawn_vital("dispatcher", move || {
-            dispatcher.run(&server, || {
-                acceptor.ended.fetch_max(number, Ordering::Relaxed);
-            });
+            reopened: Mutex::new(None),
+            ended: AtomicBool::new(false),
         })
     }
 
-    /// Returns whether the accept thread of the newest server is known to have ended.
+    /// Opens another server in place of the current one, for the leader to go over to. A server takes one descriptor and a few threads
+    /// beside its connections'. `intake` takes the requests of the replaced server's connections, until none has arrived for
+    /// longer than a connection may be open.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the system call.
+    pub(super) fn reopen(&self, mut intake: Intake) -> io::Result<()> {
+        let mut reopened = lock(&self.reopened);
+        if reopened.is_none() {
+            let (retire, replaced) = channel::<Arc<Server>>();
+            let server = serve(&self.listener)?;
+            panics::spawn_vital("retired-server", move || {
+                if let Ok(server) = replaced.recv() {
+                    intake.take_all(&server);
+                }
+            })?;
+            *reopened = Some(Reopened { server, retire });
+        }
+        drop(reopened);
+        self.unblock();
+        Ok(())
+    }
+
+    /// Wakes the leader if it waits.
+    pub(super) fn unblock(&self) {
+        lock(&self.current).unblock();
+    }
+
+    /// Returns a request that is parsed already. Only the leader may call it.
+    pub(super) fn try_receive(&self) -> Option<Request> {
+        self.take(Server::try_recv)
+    }
+
+    /// Blocks until a request is parsed, at most until `deadline`, or until [`unblock`](Self::unblock). May return None earlier. Only the
+    /// leader may call it.
+    pub(super) fn receive(&self, deadline: Instant) -> Option<Request> {
+        self.take(|server| server.recv_timeout(deadline.saturating_duration_since(Instant::now())))
+    }
+
+    fn take(&self, receive: impl Fn(&Server) -> io::Result<Option<Request>>) -> Option<Request> {
+        loop {
+            let server = Arc::clone(&lock(&self.current));
+            match receive(&server) {
+                Ok(Some(request)) => return Some(request),
+                // Whoever reopens does so before it unblocks.
+                Ok(None) if !self.go_over() => return None,
+                Ok(None) => {}
+                Err(_) => self.ended.store(true, Ordering::Relaxed),
+            }
+        }
+    }
+
+    /// Goes over to the reopened server. Returns whether there is one.
+    fn go_over(&self) -> bool {
+        let Some(Reopened { server, retire }) = lock(&self.reopened).take() else {
+            return false;
+        };
+        let replaced = std::mem::replace(&mut *lock(&self.current), server);
+        self.ended.store(false, Ordering::Relaxed);
+        // The thread waits for it.
+        let _ = retire.send(replaced);
+        true
+    }
+
+    /// Returns whether the accept thread is known to have ended.
     pub fn ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed) == self.newest.load(Ordering::Relaxed)
+        self.ended.load(Ordering::Relaxed) && lock(&self.reopened).is_none()
     }
 
     /// Returns the listening socket.
@@ -88,4 +145,14 @@ impl Acceptor {
     pub fn close(&self) -> io::Result<()> {
         listener::close(&self.listener)
     }
+}
+
+fn serve(listener: &TcpListener) -> io::Result<Arc<Server>> {
+    let server = Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
+    Ok(Arc::new(server))
+}
+
+/// A panic in a thread of ours ends the process, so a poisoned lock is never used for long.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
 //! The access log: one logfmt line for each request, on standard output.
 //!
-//! Responders never wait for the reader of standard output: lines queue for one thread that writes them. If the queue is full, lines
+//! Workers never wait for the reader of standard output: lines queue for one thread that writes them. If the queue is full, lines
 //! are dropped, and a later line says how many.
 
 use std::io::{self, Write};
@@ -20,19 +20,6 @@ const QUEUE_MAX: usize = 4096;
 
 /// How long lines gather before they are written together.
 const GATHER: Duration = Duration::from_millis(5);
-
-/// A line of the log.
-#[derive(Debug)]
-pub struct Entry<'a> {
-    /// Method, path (the route, never what the client sent) and status.
-    pub labels: &'a Labels,
-    /// From the arrival of the request to the end of the write of its response.
-    pub duration: Duration,
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// The trace that the request is part of.
-    pub trace: Option<&'a TraceContext>,
-}
 
 #[derive(Default)]
 struct Counts {
@@ -62,14 +49,9 @@ impl AccessLog {
         Ok(AccessLog { queue, counts })
     }
 
-    /// Appends a line. Does not wait for it to be written.
-    pub fn append(&self, entry: &Entry<'_>) {
-        let Entry {
-            labels,
-            duration,
-            peer,
-            trace,
-        } = entry;
+    /// Appends the line of a request: its route, never what the client sent, and the time from its arrival to the end of the write of its
+    /// response. Does not wait for it to be written.
+    pub fn append(&self, labels: Labels, duration: Duration, peer: SocketAddr, trace: Option<TraceContext>) {
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         // An IPv4 client of an IPv6 socket is shown by its IPv4 address.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());

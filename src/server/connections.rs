@@ -1,8 +1,8 @@
 //! The connections that have requests in flight, each with its requests in the order of their arrival.
 //!
 //! tiny_http writes the responses of a connection in the order of its requests, and blocks a thread that writes too early. So
-//! at most one request of a connection is on the schedule or with a responder at a time; the others wait here behind it.
-//! Otherwise responders would block each other.
+//! at most one request of a connection is on the schedule or with a worker at a time; the others wait here behind it.
+//! Otherwise workers would block each other.
 //!
 //! A connection is identified by its peer's address. A closed one is remembered for [`DISCARD_FOR`], since requests that tiny_http
 //! had already read from it may still arrive. Later requests from the same peer belong to a new connection.
@@ -47,7 +47,7 @@ enum State {
 struct Connection<T> {
     /// Distinguishes it from other connections of the same peer.
     number: u64,
-    /// Whether one of its requests is on the schedule or with a responder.
+    /// Whether one of its requests is on the schedule or with a worker.
     scheduled: bool,
     /// The requests behind that one, oldest first.
     waiting: VecDeque<T>,
@@ -59,7 +59,7 @@ struct Connection<T> {
 /// The requests of a connection that was just closed. They get no response.
 pub(super) struct Closed<T> {
     pub(super) number: u64,
-    /// Whether one more is on the schedule or with a responder.
+    /// Whether one more is on the schedule or with a worker.
     pub(super) scheduled: bool,
     /// The requests that waited behind that one.
     pub(super) waiting: VecDeque<T>,
@@ -112,6 +112,13 @@ impl<T> Connections<T> {
         }
         connection.scheduled = true;
         Place::First(connection.number)
+    }
+
+    /// Returns whether a further request of `peer` would find no room.
+    #[cfg(test)]
+    pub(super) fn is_full(&self, peer: SocketAddr) -> bool {
+        let connection = self.by_peer.get(&peer);
+        connection.is_some_and(|connection| connection.waiting.len() + 1 >= CONNECTION_IN_FLIGHT_MAX)
     }
 
     /// Puts a request behind those of its connection.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals as SignalIterator;
 
-use super::panics;
 use super::schedule::Schedule;
+use super::{Shared, panics};
 
 /// How long connections are still accepted: the kernel may have completed some before the signal.
 pub(super) const ACCEPT_FOR: Duration = Duration::from_millis(100);
@@ -55,10 +55,11 @@ impl Signals {
 }
 
 /// Blocks until every request is answered; those that still wait at `deadline` are answered early. Returns whether all are.
-pub(super) fn answer_all<T>(schedule: &Schedule<T>, deadline: Instant) -> bool {
-    is_settled(schedule, deadline) || {
-        schedule.expire();
-        is_settled(schedule, Instant::now() + EXPIRED_MAX)
+pub(super) fn answer_all(shared: &Shared, deadline: Instant) -> bool {
+    is_settled(&shared.schedule, deadline) || {
+        shared.schedule.expire();
+        shared.acceptor.unblock();
+        is_settled(&shared.schedule, Instant::now() + EXPIRED_MAX)
     }
 }
 

@@ -10,53 +10,72 @@ use std::io::Write;
 
 use tiny_http::{Header, ReadWrite, Request, Response, StatusCode};
 
-use super::{field_values, panics};
+use super::panics;
+use super::request::Single;
 
 /// The longest body that tiny_http reads by itself, bytes.
 const READ_BY_TINY_HTTP_MAX: usize = 1024;
+
+/// What a request says about its body.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct BodyFields<'a> {
+    /// `Content-Length`.
+    pub length: Single<'a>,
+    /// The length that tiny_http has read from the first `Content-Length`. None if it overflows or is not a number.
+    pub read_length: Option<usize>,
+    /// Whether there is a `Transfer-Encoding`.
+    pub is_encoded: bool,
+    /// Whether there is an `Expect`.
+    pub is_expected: bool,
+    /// Whether tiny_http takes the request for an upgrade. Then it reads nothing that follows, even when the request is dropped.
+    pub upgrades: bool,
+}
 
 /// The body of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// There is none, or it was read.
     Complete,
-    /// Well formed, but not read.
+    /// Well formed, and not read.
     Unread,
     /// `Content-Length` is not a number, is given twice, or contradicts `Transfer-Encoding`.
     Malformed,
 }
 
-/// Returns the framing of a request's body.
-pub fn framing(request: &Request) -> Framing {
-    let mut lengths = field_values(request, "Content-Length");
-    let encoded = field_values(request, "Transfer-Encoding").next().is_some();
-    match (lengths.next(), lengths.next()) {
-        (_, Some(_)) => Framing::Malformed,
-        (Some(_), None) if encoded => Framing::Malformed,
-        (Some(length), None) if length.is_empty() || !length.bytes().all(|digit| digit.is_ascii_digit()) => {
-            Framing::Malformed
+impl BodyFields<'_> {
+    /// Returns the framing of the body.
+    pub fn framing(&self) -> Framing {
+        match self.length {
+            Single::Repeated => Framing::Malformed,
+            Single::Once(length)
+                if self.is_encoded || length.is_empty() || !length.bytes().all(|digit| digit.is_ascii_digit()) =>
+            {
+                Framing::Malformed
+            }
+            // tiny_http ignores a length that overflows. Such a body is too long to be read.
+            Single::Once(_) if self.read_length.is_none() => Framing::Unread,
+            _ if self.is_unread() => Framing::Unread,
+            _ => Framing::Complete,
         }
-        // tiny_http ignores a length that overflows. Such a body is too long to be read.
-        (Some(_), None) if request.body_length().is_none() => Framing::Unread,
-        (_, None) if is_unread(request) => Framing::Unread,
-        _ => Framing::Complete,
     }
-}
 
-/// Returns whether tiny_http has left the body unread, by its own rules.
-pub fn is_unread(request: &Request) -> bool {
-    let has = |name| field_values(request, name).next().is_some();
-    match request.body_length() {
-        None => has("Transfer-Encoding"),
-        Some(length) if length <= READ_BY_TINY_HTTP_MAX => length > 0 && (has("Expect") || upgrades(request)),
-        Some(_) => true,
+    /// Returns whether tiny_http has left the body unread, by its own rules.
+    pub fn is_unread(&self) -> bool {
+        match self.read_length {
+            None => self.is_encoded,
+            Some(length) if length <= READ_BY_TINY_HTTP_MAX => length > 0 && (self.is_expected || self.upgrades),
+            Some(_) => true,
+        }
     }
-}
 
-/// Returns whether tiny_http takes a request for an upgrade. Then it reads nothing that follows, even when the request is dropped.
-fn upgrades(request: &Request) -> bool {
-    let first = field_values(request, "Connection").next();
-    first.is_some_and(|first| first.to_ascii_lowercase().contains("upgrade"))
+    /// Returns how much the drop of the request allocates, bytes.
+    pub fn allocates(&self) -> usize {
+        if self.upgrades {
+            0
+        } else {
+            self.read_length.unwrap_or(0)
+        }
+    }
 }
 
 /// A request whose body is unread. It holds its connection: tiny_http parses nothing behind it.
@@ -76,15 +95,11 @@ enum Held {
 }
 
 impl UnreadBody {
-    /// Takes a request for which [`is_unread`] holds.
-    pub fn new(request: Request) -> UnreadBody {
+    /// Takes a request for which [`BodyFields::is_unread`] holds, with what it [allocates](BodyFields::allocates).
+    pub fn new(request: Request, allocates: usize) -> UnreadBody {
         UnreadBody {
-            allocates: if upgrades(&request) {
-                0
-            } else {
-                request.body_length().unwrap_or(0)
-            },
             held: Some(Held::Request(Box::new(request))),
+            allocates,
         }
     }
 
@@ -132,5 +147,64 @@ impl Drop for UnreadBody {
             // A failed allocation ends the process, and tiny_http has no other way to release the connection: it leaks.
             std::mem::forget(release);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_complete_unread_or_malformed_and_unread_by_the_rules_of_tiny_http() {
+        use Framing::{Complete, Malformed, Unread};
+        let of = |lengths: &[&'static str], read_length| {
+            let mut fields = BodyFields {
+                read_length,
+                ..BodyFields::default()
+            };
+            fields.length = match lengths {
+                [] => Single::Absent,
+                [length] => Single::Once(length),
+                _ => Single::Repeated,
+            };
+            fields
+        };
+        let encoded = |fields| BodyFields {
+            is_encoded: true,
+            ..fields
+        };
+        let expected = |fields| BodyFields {
+            is_expected: true,
+            ..fields
+        };
+        let upgrade = |fields| BodyFields {
+            upgrades: true,
+            ..fields
+        };
+        for (fields, framing, is_unread) in [
+            (of(&[], None), Complete, false),
+            (of(&["0"], Some(0)), Complete, false),
+            (of(&["1024"], Some(1024)), Complete, false),
+            (of(&["1025"], Some(1025)), Unread, true),
+            (of(&["18446744073709551616"], None), Unread, false),
+            (of(&["+5"], Some(5)), Malformed, false),
+            (of(&[""], None), Malformed, false),
+            (of(&["5", "5"], Some(5)), Malformed, false),
+            (of(&["2000", "0"], Some(2000)), Malformed, true),
+            (encoded(of(&[], None)), Unread, true),
+            (encoded(of(&["5"], None)), Malformed, true),
+            (expected(of(&["5"], Some(5))), Unread, true),
+            (expected(of(&[], None)), Complete, false),
+            (upgrade(of(&["5"], Some(5))), Unread, true),
+            (upgrade(of(&["0"], Some(0))), Complete, false),
+        ] {
+            assert_eq!(
+                (fields.framing(), fields.is_unread()),
+                (framing, is_unread),
+                "{fields:?}"
+            );
+        }
+        assert_eq!(of(&["2000"], Some(2000)).allocates(), 2000);
+        assert_eq!(upgrade(of(&["2000"], Some(2000))).allocates(), 0);
     }
 }

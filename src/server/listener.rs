@@ -10,7 +10,7 @@ use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 /// Connections that the kernel completes and keeps for us until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// How long a write waits for a client that does not read. Then another responder is woken.
+/// How long a write waits for a client that does not read. Then another worker is woken.
 ///
 /// There is no such limit on reads: `accept` would inherit it and fail after a silent interval, which ends tiny_http's accept
 /// thread, and tiny_http drops the reader of a connection whose read times out, even while its request waits.

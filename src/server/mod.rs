@@ -1,7 +1,8 @@
 //! The plain server: complete and correct for well-behaved clients.
 //!
-//! The files are in the order in which a request travels: `listener`, `acceptor`, `dispatcher`, `endpoint`, `framing`, `connections`,
-//! `schedule`, `responders`, `response`, `access_log`. `drain` ends the server; `panics` handles what must not happen.
+//! The files are in the order in which a request travels: `listener`, `acceptor`, `intake`, `request`, `framing`,
+//! `endpoint`, `schedule` with its `connections` and its `pool`, `worker`, `response`, `delivery`, `access_log`. `drain` ends the
+//! server; `panics` handles what must not happen.
 //!
 //! tiny_http offers no way to close a connection. So the server sends those that should be closed down a channel: see [`Close`].
 //! If nobody receives, the client closes the connection, since the response says `Connection: close`.
@@ -9,15 +10,19 @@
 mod acceptor;
 mod access_log;
 pub mod connections;
-mod dispatcher;
+mod delivery;
 pub mod drain;
 pub mod endpoint;
 mod framing;
+mod intake;
 pub mod listener;
 pub mod panics;
-mod responders;
+mod pending;
+mod pool;
+mod request;
 mod response;
 pub mod schedule;
+mod worker;
 
 use std::collections::HashSet;
 use std::io;
@@ -28,23 +33,20 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tiny_http::Request;
-
 pub use self::acceptor::Acceptor;
 use self::access_log::AccessLog;
-use self::dispatcher::PendingRequest;
 use self::endpoint::delay::Distribution;
 pub use self::framing::UnreadBody;
+use self::intake::Intake;
+use self::pending::PendingRequest;
 use self::schedule::Schedule;
+use self::worker::{WORKERS_AT_START, Worker};
 use crate::diagnostics::report;
 use crate::flags::Flags;
 use crate::metrics::{CloseReason, Config, DELAY_QUANTILES, Metrics};
 
 /// How long the last lines of the access log may take.
 const FLUSH_MAX: Duration = Duration::from_millis(100);
-
-/// A request on the schedule: boxed, since the schedule's queue moves it about.
-type PendingRequests = Box<PendingRequest>;
 
 /// A connection that should be closed. At most one is sent for each open connection, and one for each unread body.
 pub struct Close {
@@ -61,13 +63,15 @@ struct Shared {
     flags: Flags,
     delay: Distribution,
     metrics: Arc<Metrics>,
-    schedule: Schedule<PendingRequests>,
+    acceptor: Acceptor,
+    /// Boxed, since the schedule's queue moves its requests about.
+    schedule: Schedule<Box<PendingRequest>>,
     closes: Sender<Close>,
     log: Option<AccessLog>,
     draining: AtomicBool,
     /// Whether connections may stay open after a response.
     keep_alive: AtomicBool,
-    /// Whether a dispatcher has found its queue empty since that was last looked at.
+    /// Whether tiny_http's queue was found empty since that was last looked at.
     caught_up: AtomicBool,
 }
 
@@ -75,7 +79,6 @@ struct Shared {
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
-    acceptor: Arc<Acceptor>,
 }
 
 impl Server {
@@ -95,7 +98,8 @@ impl Server {
                 delay_quantiles: DELAY_QUANTILES.map(|q| delay.quantile(q)),
             })),
             delay,
-            schedule: Schedule::new(flags.max_in_flight, responders::RESPONDERS),
+            acceptor: Acceptor::open(listener)?,
+            schedule: Schedule::new(flags.max_in_flight, WORKERS_AT_START),
             closes,
             log: flags.access_log.then(AccessLog::start).transpose()?,
             draining: AtomicBool::new(false),
@@ -103,14 +107,11 @@ impl Server {
             caught_up: AtomicBool::new(true),
             flags: flags.clone(),
         });
-        responders::start(&shared)?;
-        let acceptor = Acceptor::open(listener, Arc::clone(&shared))?;
-        let server = Server {
-            address: acceptor.address()?,
-            shared,
-            acceptor,
-        };
-        Ok((Arc::new(server), to_close))
+        for _ in 0..WORKERS_AT_START {
+            Worker::start(&shared)?;
+        }
+        let address = shared.acceptor.address()?;
+        Ok((Arc::new(Server { address, shared }), to_close))
     }
 
     /// Returns the address of the listening socket.
@@ -119,8 +120,17 @@ impl Server {
     }
 
     /// Returns the acceptor.
-    pub fn acceptor(&self) -> &Arc<Acceptor> {
-        &self.acceptor
+    pub fn acceptor(&self) -> &Acceptor {
+        &self.shared.acceptor
+    }
+
+    /// Reopens the acceptor (see [`Acceptor::reopen`]).
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the system call.
+    pub fn reopen(&self) -> io::Result<()> {
+        self.shared.acceptor.reopen(Intake::new(Arc::clone(&self.shared)))
     }
 
     /// Returns how many requests have arrived so far.
@@ -138,9 +148,9 @@ impl Server {
         self.shared.schedule.busy()
     }
 
-    /// Marks a connection closed: its requests get no response from now on. Returns its unread body, if there is one, to be dropped
+    /// Drops the requests of a connection, which get no response from now on. Returns its unread body, if there is one, to be dropped
     /// after the socket is shut down.
-    pub fn close(&self, peer: SocketAddr) -> Option<UnreadBody> {
+    pub fn drop_requests_of(&self, peer: SocketAddr) -> Option<UnreadBody> {
         unread_body_of(self.shared.schedule.close(peer))
     }
 
@@ -150,7 +160,7 @@ impl Server {
     }
 
     /// Counts a connection that was closed for `reason`.
-    pub fn closed(&self, reason: CloseReason) {
+    pub fn count_closed(&self, reason: CloseReason) {
         self.shared.metrics.connection_closed(reason);
     }
 
@@ -165,10 +175,10 @@ impl Server {
         let deadline = Instant::now() + timeout;
         self.shared.draining.store(true, Ordering::Relaxed);
         thread::sleep(drain::ACCEPT_FOR.min(timeout));
-        if let Err(error) = self.acceptor.close() {
+        if let Err(error) = self.shared.acceptor.close() {
             report(format_args!("cannot close the listening socket: {error}"));
         }
-        if !drain::answer_all(&self.shared.schedule, deadline) {
+        if !drain::answer_all(&self.shared, deadline) {
             report(format_args!(
                 "ending with {} requests unanswered: their clients do not read",
                 self.shared.schedule.in_flight()
@@ -189,15 +199,9 @@ impl Shared {
 }
 
 /// Returns the unread body among the requests of one connection. tiny_http parses nothing after it, so there is at most one.
-fn unread_body_of(requests: Vec<PendingRequests>) -> Option<UnreadBody> {
+fn unread_body_of(requests: Vec<Box<PendingRequest>>) -> Option<UnreadBody> {
     requests
         .into_iter()
         .filter_map(|request| request.into_unread_body())
         .last()
-}
-
-/// Returns the values of a header field's lines, in order.
-fn field_values<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
-    let lines = request.headers().iter().filter(move |header| header.field.equiv(name));
-    lines.map(|header| header.value.as_str())
 }

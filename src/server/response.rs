@@ -1,30 +1,35 @@
-//! The response's head, written by hand into the responder's buffer. tiny_http's own response does not let us set `Connection`, hides
-//! a failed write, and allocates every field.
+//! A response in bytes, composed by hand into a buffer that is used again. tiny_http's own response does not let us set `Connection`,
+//! hides a failed write, and allocates every field.
 
 use std::io::Write;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use httpdate::HttpDate;
 use tiny_http::StatusCode;
 
-use crate::metrics::Status;
+use super::endpoint::{Body, Response, live_page};
+use crate::metrics::{Format, Status};
 
-/// What a response says about its connection (RFC 9112, section 9.3).
+/// What becomes of a connection after a response, and so what the response says about it (RFC 9112, section 9.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Persistence {
-    /// Nothing: HTTP/1.1 stays open by default.
+    /// It stays open. HTTP/1.1 needs no field for that.
     Default,
-    /// `Connection: keep-alive`, which an HTTP/1.0 client asked for.
+    /// It stays open, as an HTTP/1.0 client asked with `Connection: keep-alive`.
     KeepAlive,
-    /// `Connection: close`: this is the last response.
-    Close,
+    /// The client should close it: the server is about to end.
+    ClosedByClient,
+    /// tiny_http closes it, since the request says so.
+    ClosedByTinyHttp,
+    /// The server sends it to be closed (see [`Close`](super::Close)), and no later request of it gets a response.
+    ClosedByServer,
 }
 
 /// The `Content-Type` of a line of text.
-pub const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
+const TEXT: (&str, &str) = ("Content-Type", "text/plain; charset=utf-8");
 
 /// The methods that every endpoint takes.
-pub const ALLOW: (&str, &str) = ("Allow", "GET, HEAD, OPTIONS");
+const ALLOW: (&str, &str) = ("Allow", "GET, HEAD, OPTIONS");
 
 /// How long a client that was refused should wait, seconds.
 const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
@@ -32,9 +37,64 @@ const RETRY_AFTER: (&str, &str) = ("Retry-After", "1");
 /// A scheme for which browsers show no dialog.
 const AUTHENTICATE: (&str, &str) = ("WWW-Authenticate", "Bearer realm=\"httpserver\"");
 
+/// Composes responses.
+#[derive(Default)]
+pub struct Composer {
+    /// The head of the response, and then all of it.
+    bytes: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Composer {
+    /// Returns a response in one piece, so that it leaves in one system call. `took` is the time since the arrival of the request;
+    /// `expose` appends an exposition.
+    pub fn compose(
+        &mut self,
+        response: &Response,
+        persistence: Persistence,
+        is_head: bool,
+        took: Duration,
+        expose: impl FnOnce(Format, &mut Vec<u8>),
+    ) -> &[u8] {
+        let Composer { bytes, body } = self;
+        bytes.clear();
+        body.clear();
+        let timing;
+        let fields: &[(&str, &str)] = match &response.body {
+            Body::Delay => {
+                // Writing to a vector cannot fail.
+                let _ = writeln!(body, "answered after {:.6} s", took.as_secs_f64());
+                timing = format!("delay;dur={:.3}", took.as_secs_f64() * 1e3);
+                &[TEXT, ("Server-Timing", &timing)]
+            }
+            Body::Line(line) => {
+                body.extend_from_slice(line.as_bytes());
+                &[TEXT]
+            }
+            Body::Allow => &[ALLOW],
+            Body::Exposition(format) => {
+                expose(*format, body);
+                &[("Content-Type", format.content_type()), ("Vary", "Accept")]
+            }
+            Body::LivePage => {
+                body.extend_from_slice(live_page::PAGE);
+                &live_page::HEADERS
+            }
+        };
+        // 204 has neither a body nor a Content-Length (RFC 9110, section 8.6).
+        let content_length = (!matches!(response.body, Body::Allow)).then_some(body.len());
+        let fields = fields.iter().chain(fields_of(response.status));
+        write_head(bytes, response.status.code(), content_length, persistence, fields);
+        if !is_head {
+            bytes.extend_from_slice(body);
+        }
+        bytes
+    }
+}
+
 /// Returns the fields that a response with that status must or should have, whatever endpoint it is from (RFC 9110, section 15;
-/// RFC 6585, section 4). 408 should say `Connection: close` as well.
-pub fn fields_of(status: Status) -> &'static [(&'static str, &'static str)] {
+/// RFC 6585, section 4).
+fn fields_of(status: Status) -> &'static [(&'static str, &'static str)] {
     match status {
         Status::UNAUTHORIZED => &[AUTHENTICATE],
         Status::METHOD_NOT_ALLOWED => &[ALLOW],
@@ -43,10 +103,9 @@ pub fn fields_of(status: Status) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// Appends the status line and the fields, up to and with the empty line. Without a `content_length`, there is no body and no
-/// `Content-Length`, as 204 demands (RFC 9110, section 8.6).
-pub fn write_head<'a>(
-    buffer: &mut Vec<u8>,
+/// Appends the status line and the fields, up to and with the empty line.
+fn write_head<'a>(
+    bytes: &mut Vec<u8>,
     status: u16,
     content_length: Option<usize>,
     persistence: Persistence,
@@ -55,19 +114,19 @@ pub fn write_head<'a>(
     let reason = StatusCode(status).default_reason_phrase();
     let date = HttpDate::from(SystemTime::now());
     // Writing to a vector cannot fail.
-    let _ = write!(buffer, "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n");
+    let _ = write!(bytes, "HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n");
     if let Some(length) = content_length {
-        let _ = write!(buffer, "Content-Length: {length}\r\n");
+        let _ = write!(bytes, "Content-Length: {length}\r\n");
     }
     let connection = match persistence {
         Persistence::Default => None,
         Persistence::KeepAlive => Some(&("Connection", "keep-alive")),
-        Persistence::Close => Some(&("Connection", "close")),
+        _ => Some(&("Connection", "close")),
     };
     for &(name, value) in fields.into_iter().chain(connection) {
         for part in [name, ": ", value, "\r\n"] {
-            buffer.extend_from_slice(part.as_bytes());
+            bytes.extend_from_slice(part.as_bytes());
         }
     }
-    buffer.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(b"\r\n");
 }

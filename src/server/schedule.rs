@@ -1,11 +1,11 @@
 //! The schedule: requests wait here for their deadline, as entries of a queue, not as threads.
 //!
 //! Invariants:
-//! - At most one request of a connection is in the queue or with a responder (see [`super::connections`]).
-//! - At most one responder, the leader, sleeps until the earliest deadline; the other idle ones sleep until they are woken.
-//! - A responder that is awake takes one due request after the other. An idle one is woken if none leads, and a request is overdue
-//!   (see [`OVERDUE_MAX`]) or all that are awake stall at clients that do not read. So a request costs one wake-up at most, and
-//!   less than that under load.
+//! - At most one request of a connection is in the queue or with a worker (see [`super::connections`]).
+//! - At most one worker leads. Only the leader takes requests from tiny_http, so those of a connection arrive in their order. The
+//!   lock is free while it waits.
+//! - A worker that is awake takes one due request after the other, and another is woken only if it is needed (see
+//!   [`super::pool`]). So a request costs one wake-up at most, and less than that under load.
 //! - No socket is touched under the lock, which is held for a few steps in the queue and the table, or a walk through one of them.
 
 use std::collections::{BTreeMap, HashSet};
@@ -14,13 +14,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connections::{Connections, Place};
+use super::pool::{Help, Leader, Pool};
 
-/// How long a request may be overdue for each responder that is awake, before one more is woken. If all were awake as soon as
-/// requests queue up, they would take the processors from the dispatcher, and new requests would wait for it.
-const OVERDUE_MAX: Duration = Duration::from_millis(10);
+/// The shortest wait of the leader. The requests that become due within it share a wake-up.
+const WAIT_MIN: Duration = Duration::from_millis(1);
 
-/// The shortest sleep of a leader. The requests that become due within it share a wake-up.
-const SLEEP_MIN: Duration = Duration::from_millis(1);
+/// The longest wait of the leader, if nothing is on the schedule.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// A request with the deadline of its response.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub struct Scheduled<T> {
     pub request: T,
 }
 
-/// Identifies a request that a responder has taken.
+/// Identifies a request that a worker has taken.
 #[derive(Debug, Clone, Copy)]
 pub struct Ticket {
     peer: SocketAddr,
@@ -46,22 +46,33 @@ pub struct Ticket {
     delayed: bool,
 }
 
-/// Why a request was not admitted, with the request.
-#[derive(Debug)]
-pub enum Refused<T> {
+/// Why a request is answered at once, with a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
     /// The maximum of delayed requests is in flight.
-    Overload(Scheduled<T>),
-    /// Its connection has the maximum of requests in flight.
-    ConnectionFull(Scheduled<T>),
-    /// Its connection gets no more responses. Has the request if the connection is closed. If it is still closing, the request is
-    /// kept, and this has the one that was kept before.
-    ConnectionClosed(Option<T>),
+    Overload,
+    /// Its connection has the maximum of requests in flight. It is closed after the refusal.
+    ConnectionFull,
+}
+
+/// What a worker does next.
+#[derive(Debug)]
+pub enum Turn<T> {
+    /// Answer this request, which is due.
+    Answer(Scheduled<T>, Ticket),
+    /// Start one more worker, and ask again. If it cannot be started, call [`Schedule::not_started`].
+    Start,
+    /// Take requests from tiny_http. The caller leads.
+    Receive,
+    /// Wait for a request from tiny_http, at most until then, and call [`Schedule::woken`]. The caller leads.
+    Wait(Instant),
 }
 
 struct State<T> {
     /// Keyed by deadline and, for equal deadlines, by order of insertion.
     queue: BTreeMap<(Instant, u64), (Scheduled<T>, Ticket)>,
     connections: Connections<Scheduled<T>>,
+    pool: Pool,
     /// How many requests have arrived.
     arrivals: u64,
     /// How many requests have been inserted into the queue.
@@ -70,22 +81,16 @@ struct State<T> {
     in_flight: usize,
     /// How many of them count against `delayed_max`.
     delayed: usize,
-    /// Whether every deadline counts as passed.
-    expired: bool,
+    /// When every deadline has expired, if they have.
+    expired_at: Option<Instant>,
     /// Whether a thread waits for `all_answered`.
     awaited: bool,
-    /// Whether a responder leads.
-    leads: bool,
-    /// How many responders neither sleep nor stall.
-    awake: u32,
 }
 
-/// The deadline queue between the dispatchers and the responders.
+/// The deadline queue between tiny_http and the responses.
 pub struct Schedule<T> {
     state: Mutex<State<T>>,
-    /// Wakes the leader.
-    leader: Condvar,
-    /// Wakes the idle responders that do not lead.
+    /// Wakes an idle worker.
     idle: Condvar,
     /// Signalled when nothing is in flight any more.
     all_answered: Condvar,
@@ -93,22 +98,20 @@ pub struct Schedule<T> {
 }
 
 impl<T> Schedule<T> {
-    /// Returns a schedule for that many responders, which admits at most `delayed_max` delayed requests at a time.
-    pub fn new(delayed_max: usize, responders: u32) -> Self {
+    /// Returns a schedule for that many workers at first, which admits at most `delayed_max` delayed requests at a time.
+    pub fn new(delayed_max: usize, workers: u32) -> Self {
         Schedule {
             state: Mutex::new(State {
                 queue: BTreeMap::new(),
                 connections: Connections::new(),
+                pool: Pool::new(workers),
                 arrivals: 0,
                 inserted: 0,
                 in_flight: 0,
                 delayed: 0,
-                expired: false,
+                expired_at: None,
                 awaited: false,
-                leads: false,
-                awake: responders,
             }),
-            leader: Condvar::new(),
             idle: Condvar::new(),
             all_answered: Condvar::new(),
             delayed_max,
@@ -120,97 +123,133 @@ impl<T> Schedule<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a request, to be answered at its deadline and after the earlier ones of its connection.
+    /// Admits a request, to be answered at its deadline and after the earlier ones of its connection. At a limit, `refuse` turns it into
+    /// its refusal, which is answered at once.
     ///
-    /// # Errors
-    ///
-    /// Returns the request if a limit is reached or its connection is closed.
-    pub fn push(&self, scheduled: Scheduled<T>, now: Instant) -> Result<(), Refused<T>> {
-        let mut state = self.lock();
+    /// Returns a request that gets no response, since its connection gets none any more. It is this one, if the connection is closed. If it
+    /// is closing, this one is kept until it is closed, and the one that was kept before is returned.
+    pub fn push(&self, mut scheduled: Scheduled<T>, now: Instant, refuse: impl Fn(&mut T, Refusal)) -> Option<T> {
+        let state = &mut *self.lock();
         state.arrivals += 1;
         if scheduled.delayed && state.delayed >= self.delayed_max {
-            return Err(Refused::Overload(scheduled));
+            refuse(&mut scheduled.request, Refusal::Overload);
+            (scheduled.deadline, scheduled.delayed) = (now, false);
         }
         let peer = scheduled.peer;
-        match state.connections.arrive(peer, scheduled.last, now) {
+        let mut place = state.connections.arrive(peer, scheduled.last, now);
+        if place == Place::Full {
+            refuse(&mut scheduled.request, Refusal::ConnectionFull);
+            (scheduled.deadline, scheduled.delayed, scheduled.last) = (now, false, true);
+            place = state.connections.arrive(peer, true, now);
+        }
+        match place {
             Place::First(connection) => {
-                let deadline = scheduled.deadline;
-                let is_earliest = state.earliest_deadline().is_none_or(|earliest| deadline < earliest);
                 state.count_in(&scheduled);
                 state.insert(scheduled, connection);
-                if is_earliest && state.leads {
-                    drop(state);
-                    self.leader.notify_one();
-                } else {
-                    self.wake_another(state, now);
-                }
-                Ok(())
+                None
             }
             Place::Behind => {
                 state.count_in(&scheduled);
                 state.connections.wait(peer, scheduled);
-                Ok(())
+                None
             }
-            Place::Full => Err(Refused::ConnectionFull(scheduled)),
-            Place::Closing => {
-                let before = state.connections.discard(peer, scheduled);
-                Err(Refused::ConnectionClosed(before.map(|before| before.request)))
-            }
-            Place::Closed => Err(Refused::ConnectionClosed(Some(scheduled.request))),
+            Place::Closing => state.connections.discard(peer, scheduled).map(|before| before.request),
+            Place::Full | Place::Closed => Some(scheduled.request),
         }
     }
 
-    /// Blocks until a request is due. `answered` is the request that the caller has just answered, if its connection stays open.
-    pub fn next(&self, answered: Option<Ticket>) -> (Scheduled<T>, Ticket) {
+    /// Blocks until there is something to do for a worker that does not lead. `answered` is the request that it has just answered, if its
+    /// connection stays open.
+    pub fn next(&self, answered: Option<Ticket>) -> Turn<T> {
         let mut state = self.lock();
         if let Some(answered) = answered {
-            self.settle(&mut state, answered, Instant::now());
+            self.settle(&mut state, answered);
         }
-        let mut yielded = false;
         loop {
+            if state.pool.leader == Leader::Nobody {
+                state.pool.leader = Leader::Receives;
+                return Turn::Receive;
+            }
             let now = Instant::now();
-            if let Some(next) = state.take_due(now) {
-                self.wake_another(state, now);
-                return next;
+            if let Some(turn) = self.take_due(&mut state, now) {
+                return turn;
             }
-            if !yielded {
-                yielded = true;
-                // On a busy system, a request becomes due meanwhile, and needs no wake-up.
-                drop(state);
-                std::thread::yield_now();
-                state = self.lock();
-                continue;
-            }
-            state.awake -= 1;
-            match state.earliest_deadline() {
-                Some(deadline) if !state.leads => {
-                    state.leads = true;
-                    let woken = self.leader.wait_timeout(state, (deadline - now).max(SLEEP_MIN));
-                    state = woken.unwrap_or_else(PoisonError::into_inner).0;
-                    state.leads = false;
-                }
-                _ => state = self.idle.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
-            state.awake += 1;
+            let until = state.next_deadline(now);
+            let wait = match state.pool.leader {
+                // The leader wakes up too late for it.
+                Leader::WaitsUntil(leader) if until < leader => until - now,
+                _ => WAIT_MAX,
+            };
+            state.pool.rest();
+            let woken = self.idle.wait_timeout(state, wait);
+            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            state.pool.wake_up();
         }
     }
 
-    /// Wakes an idle responder if those that are awake are not enough for the requests in the queue.
-    fn wake_another(&self, state: MutexGuard<'_, State<T>>, now: Instant) {
-        let needed = state.earliest_deadline().is_some_and(|deadline| {
-            !state.leads && (state.awake == 0 || state.expired || deadline + OVERDUE_MAX * state.awake <= now)
-        });
-        drop(state);
-        if needed {
+    /// Returns what the leader does next, after it has taken requests from tiny_http. If it is to answer one, it leads no more.
+    pub fn next_of_leader(&self) -> Turn<T> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        if let Some(turn) = self.take_due(&mut state, now) {
+            if matches!(turn, Turn::Answer(..)) {
+                state.pool.leader = Leader::Nobody;
+            }
+            return turn;
+        }
+        let until = state.next_deadline(now);
+        state.pool.lead_until(until);
+        Turn::Wait(until)
+    }
+
+    /// Records that the leader has waited.
+    pub fn woken(&self) {
+        self.lock().pool.receive();
+    }
+
+    /// Takes the earliest request if it is due, unless one more worker has to be started first.
+    fn take_due(&self, state: &mut State<T>, now: Instant) -> Option<Turn<T>> {
+        if state.earliest()? > now {
+            return None;
+        }
+        if self.help(state, now) {
+            return Some(Turn::Start);
+        }
+        let (_, (scheduled, ticket)) = state.queue.pop_first()?;
+        Some(Turn::Answer(scheduled, ticket))
+    }
+
+    /// Wakes one more worker if that is needed. Returns whether one has to be started instead.
+    fn help(&self, state: &mut State<T>, now: Instant) -> bool {
+        let help = state.pool.help(state.earliest(), now);
+        if help == Help::Wake {
             self.idle.notify_one();
         }
+        help == Help::Start
     }
 
-    fn settle(&self, state: &mut State<T>, answered: Ticket, now: Instant) {
+    /// Records that the caller stalls at a client that does not read. Returns whether one more worker has to be started in its place.
+    pub fn stall(&self) -> bool {
+        let state = &mut *self.lock();
+        state.pool.stall();
+        self.help(state, Instant::now())
+    }
+
+    /// Records that the caller does not stall any more.
+    pub fn go_on(&self) {
+        self.lock().pool.go_on();
+    }
+
+    /// Records that a worker that was to be started could not be.
+    pub fn not_started(&self) {
+        self.lock().pool.not_started(Instant::now());
+    }
+
+    fn settle(&self, state: &mut State<T>, answered: Ticket) {
         state.count_out(answered.delayed);
         if let Some(mut next) = state.connections.answered(answered.peer, answered.connection) {
             // Not before what is due already: a connection that pipelines takes turns with the others.
-            next.deadline = next.deadline.max(now);
+            next.deadline = next.deadline.max(Instant::now());
             state.insert(next, answered.connection);
         }
         self.signal_if_all_answered(state);
@@ -224,7 +263,7 @@ impl<T> Schedule<T> {
         self.close_connection(state, answered.peer, Some(answered.connection))
     }
 
-    /// Closes a connection. Returns its requests, which get no response, except one that a responder is answering.
+    /// Closes a connection. Returns its requests, which get no response, except one that a worker is answering.
     pub fn close(&self, peer: SocketAddr) -> Vec<T> {
         self.close_connection(self.lock(), peer, None)
     }
@@ -250,26 +289,19 @@ impl<T> Schedule<T> {
         requests.map(|scheduled| scheduled.request).collect()
     }
 
-    /// Calls `wait`, which blocks until a client reads. Another responder is woken in place of the caller if none is awake.
-    pub fn stall<R>(&self, wait: impl FnOnce() -> R) -> R {
-        let mut state = self.lock();
-        state.awake -= 1;
-        self.wake_another(state, Instant::now());
-        let waited = wait();
-        self.lock().awake += 1;
-        waited
-    }
-
     /// Refuses further requests of a request's connection, unless some wait behind it already. Returns whether it does.
     pub fn close_if_alone(&self, ticket: Ticket) -> bool {
         self.lock().connections.close_if_alone(ticket.peer, ticket.connection)
     }
 
-    /// Expires every deadline, also those of requests to come: all are answered at once.
+    /// Expires every deadline, also those of requests to come: all are due now. The leader has to be woken.
     pub fn expire(&self) {
-        self.lock().expired = true;
-        self.leader.notify_all();
-        self.idle.notify_all();
+        let state = &mut *self.lock();
+        let now = Instant::now();
+        state.expired_at = Some(now);
+        let queue = std::mem::take(&mut state.queue);
+        let expired = |((deadline, number), queued): (_, _)| ((now.min(deadline), number), queued);
+        state.queue = queue.into_iter().map(expired).collect();
     }
 
     /// Returns how many requests have arrived so far, including refused ones.
@@ -322,22 +354,17 @@ impl<T> State<T> {
             delayed: scheduled.delayed,
         };
         self.inserted += 1;
-        self.queue
-            .insert((scheduled.deadline, self.inserted), (scheduled, ticket));
+        let deadline = self.expired_at.unwrap_or(scheduled.deadline).min(scheduled.deadline);
+        self.queue.insert((deadline, self.inserted), (scheduled, ticket));
     }
 
-    /// Takes the earliest request if it is due.
-    fn take_due(&mut self, now: Instant) -> Option<(Scheduled<T>, Ticket)> {
-        let due = self.expired || self.earliest_deadline()? <= now;
-        if due {
-            self.queue.pop_first().map(|(_, next)| next)
-        } else {
-            None
-        }
-    }
-
-    fn earliest_deadline(&self) -> Option<Instant> {
+    fn earliest(&self) -> Option<Instant> {
         self.queue.first_key_value().map(|(&(deadline, _), _)| deadline)
+    }
+
+    /// Returns when a worker that waits from now on should look again.
+    fn next_deadline(&self, now: Instant) -> Instant {
+        self.earliest().unwrap_or(now + WAIT_MAX).max(now + WAIT_MIN)
     }
 }
 
@@ -355,25 +382,59 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    /// A request, with its number and why it was refused.
+    type Noted = (usize, Option<Refusal>);
+
     fn peer(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
     }
 
-    fn request<T>(port: u16, deadline: Instant, request: T) -> Scheduled<T> {
+    fn request(port: u16, deadline: Instant, number: usize) -> Scheduled<Noted> {
         Scheduled {
             peer: peer(port),
             deadline,
             delayed: true,
             last: false,
-            request,
+            request: (number, None),
         }
     }
 
-    fn last_request<T>(port: u16, deadline: Instant, of: T) -> Scheduled<T> {
+    fn last_request(port: u16, deadline: Instant, number: usize) -> Scheduled<Noted> {
         Scheduled {
             last: true,
-            ..request(port, deadline, of)
+            ..request(port, deadline, number)
         }
+    }
+
+    /// Returns the number of the request that gets no response.
+    fn push(schedule: &Schedule<Noted>, scheduled: Scheduled<Noted>, now: Instant) -> Option<usize> {
+        let unanswered = schedule.push(scheduled, now, |request, refusal| request.1 = Some(refusal));
+        unanswered.map(|request| request.0)
+    }
+
+    /// Does what a worker does until a request is due, with the leader's waits cut short as by requests that arrive.
+    fn next(schedule: &Schedule<Noted>, answered: Option<Ticket>) -> (Scheduled<Noted>, Ticket) {
+        let mut turn = schedule.next(answered);
+        loop {
+            turn = match turn {
+                Turn::Answer(scheduled, ticket) => return (scheduled, ticket),
+                Turn::Start => {
+                    schedule.not_started();
+                    schedule.next_of_leader()
+                }
+                Turn::Receive => schedule.next_of_leader(),
+                Turn::Wait(until) => {
+                    let left = until.saturating_duration_since(Instant::now());
+                    thread::sleep(left.min(Duration::from_millis(1)));
+                    schedule.woken();
+                    schedule.next_of_leader()
+                }
+            };
+        }
+    }
+
+    fn next_number(schedule: &Schedule<Noted>) -> usize {
+        next(schedule, None).0.request.0
     }
 
     #[test]
@@ -381,148 +442,146 @@ mod tests {
         let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         let soon = now + Duration::from_millis(30);
-        schedule.push(request(1, soon, "soon"), now).unwrap();
-        schedule.push(request(2, now, "now"), now).unwrap();
-        assert_eq!(schedule.next(None).0.request, "now");
-        assert_eq!(schedule.next(None).0.request, "soon");
+        push(&schedule, request(1, soon, 2), now);
+        push(&schedule, request(2, now, 1), now);
+        assert_eq!(next_number(&schedule), 1);
+        assert_eq!(next_number(&schedule), 2);
         assert!(Instant::now() >= soon);
     }
 
     #[test]
-    fn a_later_request_with_an_earlier_deadline_wakes_the_leader() {
+    fn the_leader_waits_until_the_earliest_deadline_and_leads_on_until_it_answers() {
         let schedule = Schedule::new(10, 1);
+        assert!(matches!(schedule.next(None), Turn::Receive));
         let now = Instant::now();
-        schedule.push(request(1, now + MINUTE, "late"), now).unwrap();
+        push(&schedule, request(1, now + MINUTE, 1), now);
+        push(&schedule, request(2, now + MINUTE / 2, 2), now);
+        assert!(matches!(schedule.next_of_leader(), Turn::Wait(until) if until == now + MINUTE / 2));
+        schedule.woken();
+        push(&schedule, request(3, now, 3), now);
+        assert!(matches!(schedule.next_of_leader(), Turn::Answer(due, _) if due.request.0 == 3));
+        assert!(matches!(schedule.next(None), Turn::Receive));
+    }
+
+    #[test]
+    fn requests_that_become_due_within_a_millisecond_share_a_wake_up() {
+        let schedule = Schedule::new(10, 1);
+        schedule.next(None);
+        let now = Instant::now();
+        push(&schedule, request(1, now + Duration::from_micros(500), 1), now);
+        match schedule.next_of_leader() {
+            Turn::Wait(until) => assert!(until >= now + WAIT_MIN),
+            // This thread was preempted.
+            turn => assert!(matches!(turn, Turn::Answer(..)) && now.elapsed() >= Duration::from_micros(500)),
+        }
+    }
+
+    /// Returns a schedule whose leader is the caller, and waits. Calls `then` with it while another worker is idle, and returns that
+    /// worker's turn.
+    fn with_an_idle_worker(then: impl FnOnce(&Schedule<Noted>)) -> Turn<Noted> {
+        let schedule = Schedule::new(usize::MAX, 2);
+        assert!(matches!(schedule.next(None), Turn::Receive));
+        assert!(matches!(schedule.next_of_leader(), Turn::Wait(_)));
         thread::scope(|scope| {
-            let leader = scope.spawn(|| schedule.next(None).0.request);
-            while !schedule.lock().leads {
+            let idle = scope.spawn(|| schedule.next(None));
+            while !schedule.lock().pool.is_at_rest() {
                 thread::yield_now();
             }
-            schedule.push(request(2, now, "early"), Instant::now()).unwrap();
-            assert_eq!(leader.join().unwrap(), "early");
+            then(&schedule);
+            idle.join().unwrap()
+        })
+    }
+
+    #[test]
+    fn an_idle_worker_leads_if_the_one_that_led_stalls() {
+        let turn = with_an_idle_worker(|schedule| {
+            schedule.woken();
+            let now = Instant::now();
+            push(schedule, request(1, now, 1), now);
+            assert!(matches!(schedule.next_of_leader(), Turn::Answer(..)));
+            assert!(!schedule.stall(), "there is an idle one");
         });
+        assert!(matches!(turn, Turn::Receive));
+    }
+
+    #[test]
+    fn an_idle_worker_is_woken_if_a_request_is_overdue() {
+        let turn = with_an_idle_worker(|schedule| {
+            schedule.woken();
+            let now = Instant::now();
+            push(schedule, request(1, now - MINUTE, 1), now);
+            assert!(matches!(schedule.next_of_leader(), Turn::Answer(..)));
+        });
+        assert!(matches!(turn, Turn::Receive));
+    }
+
+    #[test]
+    fn an_idle_worker_answers_what_is_due_before_the_leader_wakes_up() {
+        let schedule = Schedule::new(10, 2);
+        schedule.next(None);
+        schedule.next_of_leader();
+        let now = Instant::now();
+        push(&schedule, request(1, now + Duration::from_millis(20), 1), now);
+        assert!(matches!(schedule.next(None), Turn::Answer(due, _) if due.request.0 == 1));
         assert!(now.elapsed() < MINUTE);
     }
 
     #[test]
-    fn an_arrival_wakes_a_responder_that_waits_without_a_deadline() {
-        let schedule = Schedule::new(10, 1);
-        thread::scope(|scope| {
-            let idle = scope.spawn(|| schedule.next(None).0.request);
-            while schedule.lock().awake > 0 {
-                thread::yield_now();
-            }
-            let now = Instant::now();
-            let soon = now + Duration::from_millis(5);
-            schedule.push(request(1, soon, "first"), now).unwrap();
-            assert_eq!(idle.join().unwrap(), "first");
-            assert!(Instant::now() >= soon);
-        });
-    }
-
-    #[test]
-    fn an_awake_responder_takes_all_due_requests_and_another_is_woken_only_in_its_place() {
-        let schedule = Schedule::new(usize::MAX, 2);
-        thread::scope(|scope| {
-            let idle = scope.spawn(|| schedule.next(None).0.request);
-            while schedule.lock().awake > 1 {
-                thread::yield_now();
-            }
-            let mut answered = None;
-            for number in 0..1_000 {
-                let now = Instant::now();
-                schedule.push(request(1, now, number), now).unwrap();
-                schedule.push(request(2, now, number), now).unwrap();
-                for _ in 0..2 {
-                    let (next, ticket) = schedule.next(answered);
-                    assert_eq!(next.request, number);
-                    answered = Some(ticket);
-                }
-            }
-            let now = Instant::now();
-            schedule.push(request(3, now, 1_000), now).unwrap();
-            assert_eq!(schedule.stall(|| idle.join().unwrap()), 1_000);
-        });
-    }
-
-    #[test]
-    fn an_arrival_wakes_one_more_responder_if_requests_are_overdue() {
-        let schedule = Schedule::new(10, 2);
-        thread::scope(|scope| {
-            let idle = scope.spawn(|| schedule.next(None).0.request);
-            while schedule.lock().awake > 1 {
-                thread::yield_now();
-            }
-            let now = Instant::now();
-            schedule.push(request(1, now, "overdue"), now).unwrap();
-            let later = now + OVERDUE_MAX;
-            schedule.push(request(2, later + MINUTE, "late"), later).unwrap();
-            assert_eq!(idle.join().unwrap(), "overdue");
-        });
-    }
-
-    #[test]
-    fn requests_that_become_due_while_the_leader_sleeps_share_its_wake_up() {
-        // The leader may be preempted before it sleeps, or after.
-        let shared = (0..21).filter(|_| {
-            let schedule = Schedule::new(10, 1);
-            let now = Instant::now();
-            let deadlines = [300, 500, 700].map(|after_us| now + Duration::from_micros(after_us));
-            for (port, deadline) in (1..).zip(deadlines) {
-                schedule.push(request(port, deadline, port), now).unwrap();
-            }
-            assert_eq!(schedule.next(None).0.request, 1);
-            Instant::now() >= deadlines[2]
-        });
-        assert!(shared.count() > 10);
+    fn a_worker_is_started_if_all_stall() {
+        let schedule = Schedule::<Noted>::new(10, 1);
+        assert!(schedule.stall());
+        schedule.go_on();
     }
 
     #[test]
     fn delayed_requests_past_the_limit_are_refused_until_one_is_answered() {
         let schedule = Schedule::new(2, 1);
         let now = Instant::now();
-        schedule.push(request(1, now, 1), now).unwrap();
-        schedule.push(request(2, now, 2), now).unwrap();
-        let over = schedule.push(request(3, now, 3), now);
-        assert!(matches!(over, Err(Refused::Overload(Scheduled { request: 3, .. }))));
+        let late = now + MINUTE;
+        push(&schedule, request(1, now, 1), now);
+        push(&schedule, request(2, late, 2), now);
+        push(&schedule, request(3, late, 3), now);
         let probe = Scheduled {
             delayed: false,
-            ..request(3, now, 4)
+            ..request(4, now, 4)
         };
-        schedule.push(probe, now).unwrap();
-        let (_, first) = schedule.next(None);
-        assert_eq!(schedule.next(Some(first)).0.request, 2);
-        schedule.push(request(4, now, 5), now).unwrap();
-        assert_eq!(schedule.arrivals(), 5, "refused ones have arrived too");
+        push(&schedule, probe, now);
+        let (first, ticket) = next(&schedule, None);
+        assert_eq!(first.request, (1, None));
+        let (refused, of_refused) = next(&schedule, None);
+        assert_eq!(refused.request, (3, Some(Refusal::Overload)), "it is answered at once");
+        assert_eq!(next_number(&schedule), 4);
+        push(&schedule, request(5, late, 5), now);
+        assert_eq!(
+            next(&schedule, Some(of_refused)).0.request,
+            (5, Some(Refusal::Overload))
+        );
+        push(&schedule, request(6, late, 6), now);
+        assert_eq!(next(&schedule, Some(ticket)).0.request, (6, Some(Refusal::Overload)));
+        push(&schedule, request(7, now, 7), now);
+        assert_eq!(next_number(&schedule), 7);
+        assert_eq!(schedule.arrivals(), 7, "refused ones have arrived too");
     }
 
     #[test]
     fn a_full_connection_gets_one_last_response() {
         let schedule = Schedule::new(usize::MAX, 1);
         let now = Instant::now();
-        for number in 0..CONNECTION_IN_FLIGHT_MAX {
-            schedule.push(request(1, now, number), now).unwrap();
+        for number in 0..=CONNECTION_IN_FLIGHT_MAX {
+            assert_eq!(push(&schedule, request(1, now, number), now), None);
         }
-        let over = schedule.push(request(1, now, 900), now);
-        assert!(matches!(
-            over,
-            Err(Refused::ConnectionFull(Scheduled { request: 900, .. }))
-        ));
-        schedule.push(last_request(1, now, 901), now).unwrap();
-        let kept = schedule.push(request(1, now, 902), now);
-        assert!(matches!(kept, Err(Refused::ConnectionClosed(None))));
-        let next_kept = schedule.push(last_request(1, now, 903), now);
-        assert!(matches!(next_kept, Err(Refused::ConnectionClosed(Some(902)))));
+        assert_eq!(push(&schedule, request(1, now, 902), now), None, "it is kept");
+        assert_eq!(push(&schedule, last_request(1, now, 903), now), Some(902));
         let mut answered = None;
-        for expected in (0..CONNECTION_IN_FLIGHT_MAX).chain([901]) {
-            let (next, ticket) = schedule.next(answered);
-            assert_eq!(next.request, expected);
+        for expected in 0..=CONNECTION_IN_FLIGHT_MAX {
+            let (due, ticket) = next(&schedule, answered);
+            let refusal = (expected == CONNECTION_IN_FLIGHT_MAX).then_some(Refusal::ConnectionFull);
+            assert_eq!((due.request, due.last), ((expected, refusal), refusal.is_some()));
             answered = Some(ticket);
         }
-        assert_eq!(schedule.close_after(answered.unwrap()), [903]);
+        assert_eq!(schedule.close_after(answered.unwrap()), [(903, None)]);
         assert_eq!(schedule.in_flight(), 0);
-        let closed = schedule.push(request(1, now, 904), now);
-        assert!(matches!(closed, Err(Refused::ConnectionClosed(Some(904)))));
+        assert_eq!(push(&schedule, request(1, now, 904), now), Some(904));
     }
 
     #[test]
@@ -530,10 +589,10 @@ mod tests {
         let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         for number in 0..3 {
-            schedule.push(request(1, now, number), now).unwrap();
+            push(&schedule, request(1, now, number), now);
         }
-        let (_, first) = schedule.next(None);
-        assert_eq!(schedule.close_after(first), [1, 2]);
+        let (_, first) = next(&schedule, None);
+        assert_eq!(schedule.close_after(first), [(1, None), (2, None)]);
         assert_eq!(schedule.in_flight(), 0);
         assert!(schedule.wait_until_all_answered(Instant::now()));
     }
@@ -542,62 +601,56 @@ mod tests {
     fn a_closed_connection_gives_back_all_of_its_requests_and_its_successor_is_served() {
         let schedule = Schedule::new(10, 1);
         let now = Instant::now();
-        let late = now + MINUTE;
-        schedule.push(request(1, late, "first"), now).unwrap();
-        schedule.push(request(2, now, "another's"), now).unwrap();
-        schedule.push(request(1, now, "second"), now).unwrap();
-        schedule.push(last_request(1, now, "last"), now).unwrap();
-        assert!(schedule.push(request(1, now, "kept"), now).is_err());
-        let mut given_back = schedule.close(peer(1));
+        push(&schedule, request(1, now + MINUTE, 1), now);
+        push(&schedule, request(2, now, 10), now);
+        push(&schedule, request(1, now, 2), now);
+        push(&schedule, last_request(1, now, 3), now);
+        push(&schedule, request(1, now, 4), now);
+        let mut given_back: Vec<usize> = schedule.close(peer(1)).into_iter().map(|request| request.0).collect();
         given_back.sort_unstable();
-        assert_eq!(given_back, ["first", "kept", "last", "second"]);
+        assert_eq!(given_back, [1, 2, 3, 4]);
         assert_eq!(schedule.busy(), HashSet::from([peer(2)]));
         assert_eq!(schedule.in_flight(), 1);
-        let too_early = schedule.push(request(1, now, "of the first"), now);
-        assert!(matches!(
-            too_early,
-            Err(Refused::ConnectionClosed(Some("of the first")))
-        ));
+        assert_eq!(push(&schedule, request(1, now, 5), now), Some(5), "it is of the first");
         let later = Instant::now() + DISCARD_FOR;
-        schedule.push(request(1, now, "of its successor"), later).unwrap();
-        let (first, ticket) = schedule.next(None);
-        let (second, _) = schedule.next(Some(ticket));
-        let mut answered = [first.request, second.request];
+        push(&schedule, request(1, now, 6), later);
+        let (first, ticket) = next(&schedule, None);
+        let (second, _) = next(&schedule, Some(ticket));
+        let mut answered = [first.request.0, second.request.0];
         answered.sort_unstable();
-        assert_eq!(answered, ["another's", "of its successor"]);
+        assert_eq!(answered, [6, 10]);
     }
 
     #[test]
     fn a_response_to_a_closed_connection_does_not_concern_its_successor() {
         let schedule = Schedule::new(10, 1);
         let now = Instant::now();
-        schedule.push(request(1, now, "answered late"), now).unwrap();
-        let (_, of_first) = schedule.next(None);
-        assert!(schedule.close(peer(1)).is_empty(), "a responder is at it");
+        push(&schedule, request(1, now, 1), now);
+        let (_, of_first) = next(&schedule, None);
+        assert!(schedule.close(peer(1)).is_empty(), "a worker is at it");
         assert_eq!(schedule.in_flight(), 1);
         let later = Instant::now() + DISCARD_FOR;
-        schedule.push(request(1, now, "second"), later).unwrap();
-        schedule.push(request(1, now, "third"), later).unwrap();
+        push(&schedule, request(1, now, 2), later);
+        push(&schedule, request(1, now, 3), later);
         assert!(!schedule.close_if_alone(of_first));
         assert!(schedule.close_after(of_first).is_empty());
-        let (second, of_second) = schedule.next(None);
-        assert_eq!(second.request, "second");
-        assert_eq!(schedule.next(Some(of_second)).0.request, "third");
+        let (second, of_second) = next(&schedule, None);
+        assert_eq!(second.request.0, 2);
+        assert_eq!(next(&schedule, Some(of_second)).0.request.0, 3);
     }
 
     #[test]
     fn a_connection_closed_if_alone_takes_no_more_requests() {
         let schedule = Schedule::new(10, 1);
         let now = Instant::now();
-        schedule.push(request(1, now, 1), now).unwrap();
-        schedule.push(request(1, now, 2), now).unwrap();
-        let (_, first) = schedule.next(None);
+        push(&schedule, request(1, now, 1), now);
+        push(&schedule, request(1, now, 2), now);
+        let (_, first) = next(&schedule, None);
         assert!(!schedule.close_if_alone(first), "another request waits");
-        let (_, second) = schedule.next(Some(first));
+        let (_, second) = next(&schedule, Some(first));
         assert!(schedule.close_if_alone(second));
-        let kept = schedule.push(request(1, now, 3), now);
-        assert!(matches!(kept, Err(Refused::ConnectionClosed(None))));
-        assert_eq!(schedule.close_after(second), [3]);
+        assert_eq!(push(&schedule, request(1, now, 3), now), None, "it is kept");
+        assert_eq!(schedule.close_after(second), [(3, None)]);
     }
 
     #[test]
@@ -605,36 +658,35 @@ mod tests {
         let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         for number in 0..3 {
-            schedule.push(request(1, now, number), now).unwrap();
+            push(&schedule, request(1, now, number), now);
         }
-        schedule.push(request(2, now, 10), now).unwrap();
-        let (_, first) = schedule.next(None);
-        assert_eq!(schedule.next(Some(first)).0.request, 10);
-        assert_eq!(schedule.next(None).0.request, 1);
+        push(&schedule, request(2, now, 10), now);
+        let (_, first) = next(&schedule, None);
+        assert_eq!(next(&schedule, Some(first)).0.request.0, 10);
+        assert_eq!(next_number(&schedule), 1);
     }
 
     #[test]
-    fn after_expire_everything_is_answered_at_once() {
-        let schedule = Schedule::new(10, 3);
+    fn after_expire_everything_is_due_in_the_order_of_its_connection() {
+        let schedule = Schedule::new(10, 1);
         let now = Instant::now();
-        let late = now + MINUTE;
-        for port in 1..=3 {
-            schedule.push(request(port, late, port), now).unwrap();
+        for (port, number) in [(1, 1), (2, 2), (1, 3)] {
+            push(&schedule, request(port, now + MINUTE, number), now);
         }
-        thread::scope(|scope| {
-            let responders = [(); 3].map(|()| scope.spawn(|| schedule.next(None)));
-            while schedule.lock().awake > 0 {
-                thread::yield_now();
-            }
-            schedule.expire();
-            let mut answered = responders.map(|responder| responder.join().unwrap().0.request);
-            answered.sort_unstable();
-            assert_eq!(answered, [1, 2, 3]);
-        });
-        schedule.push(request(4, late, 4), now).unwrap();
-        schedule.push(request(4, late, 5), now).unwrap();
-        let (_, fourth) = schedule.next(None);
-        assert_eq!(schedule.next(Some(fourth)).0.request, 5);
+        schedule.expire();
+        push(&schedule, request(3, now + MINUTE, 4), now);
+        let mut answered = Vec::new();
+        let mut ticket = None;
+        for _ in 0..4 {
+            let (due, of_due) = next(&schedule, ticket);
+            answered.push(due.request.0);
+            ticket = Some(of_due);
+        }
+        let place = |number| answered.iter().position(|answered| *answered == number);
+        assert!(
+            place(1) < place(3) && place(2).is_some() && place(4).is_some(),
+            "{answered:?}"
+        );
         assert!(now.elapsed() < MINUTE);
     }
 
@@ -643,9 +695,9 @@ mod tests {
         let schedule = Schedule::new(10, 1);
         let now = Instant::now();
         assert!(schedule.wait_until_all_answered(now), "nothing is in flight");
-        schedule.push(request(1, now, ()), now).unwrap();
+        push(&schedule, request(1, now, 1), now);
         assert!(!schedule.wait_until_all_answered(now));
-        let (_, ticket) = schedule.next(None);
+        let (_, ticket) = next(&schedule, None);
         thread::scope(|scope| {
             let waiting = scope.spawn(|| schedule.wait_until_all_answered(now + MINUTE));
             schedule.close_after(ticket);
@@ -655,47 +707,38 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_answer_everything_in_the_order_of_each_connection() {
+    fn many_workers_answer_everything_in_the_order_of_each_connection() {
         const CONNECTIONS: u16 = 50;
-        const REQUESTS: u32 = 400;
+        const REQUESTS: usize = 200;
         let schedule = Arc::new(Schedule::new(usize::MAX, 4));
-        let seen: Arc<Mutex<HashMap<SocketAddr, u32>>> = Arc::default();
+        let seen: Arc<Mutex<HashMap<SocketAddr, usize>>> = Arc::default();
         for _ in 0..4 {
             let (schedule, seen) = (Arc::clone(&schedule), Arc::clone(&seen));
             // It waits for one more when the test ends.
             thread::spawn(move || {
                 let mut answered = None;
                 loop {
-                    let (scheduled, ticket) = schedule.next(answered);
+                    let (due, ticket) = next(&schedule, answered);
                     let mut seen = seen.lock().unwrap();
-                    let expected = seen.entry(scheduled.peer).or_default();
-                    assert_eq!(*expected, scheduled.request, "out of order");
+                    let expected = seen.entry(due.peer).or_default();
+                    assert_eq!(*expected, due.request.0, "out of order");
                     *expected += 1;
-                    drop(seen);
                     answered = Some(ticket);
                 }
             });
         }
-        thread::scope(|scope| {
-            for first in 0..2 {
-                let schedule = &schedule;
-                scope.spawn(move || {
-                    let mut random = fastrand::Rng::with_seed(u64::from(first));
-                    for number in 0..REQUESTS {
-                        for port in (first..CONNECTIONS).step_by(2) {
-                            let now = Instant::now();
-                            let deadline = now + Duration::from_micros(random.u64(0..500));
-                            let mut next = request(port, deadline, number);
-                            while let Err(Refused::ConnectionFull(back)) = schedule.push(next, now) {
-                                next = back;
-                                thread::yield_now();
-                            }
-                        }
-                    }
-                });
+        let mut random = fastrand::Rng::with_seed(7);
+        for number in 0..REQUESTS {
+            for port in 0..CONNECTIONS {
+                let now = Instant::now();
+                let deadline = now + Duration::from_micros(random.u64(0..500));
+                while schedule.lock().connections.is_full(peer(port)) {
+                    thread::yield_now();
+                }
+                assert_eq!(push(&schedule, request(port, deadline, number), now), None);
             }
-        });
-        assert!(schedule.wait_until_all_answered(Instant::now() + Duration::from_secs(20)));
+        }
+        assert!(schedule.wait_until_all_answered(Instant::now() + MINUTE));
         let seen = seen.lock().unwrap();
         assert_eq!(seen.len(), usize::from(CONNECTIONS));
         assert!(seen.values().all(|count| *count == REQUESTS), "{seen:?}");
@@ -711,13 +754,13 @@ mod tests {
             let past = now - Duration::from_secs(1);
             for (number, (port, after_us)) in arrivals.iter().enumerate() {
                 let deadline = past + Duration::from_micros(*after_us);
-                schedule.push(request(*port, deadline, number), now).unwrap();
+                push(&schedule, request(*port, deadline, number), now);
             }
             let mut left: Vec<(u16, usize)> = Vec::new();
             let mut answered = None;
             while left.len() < arrivals.len() {
-                let (next, ticket) = schedule.next(answered);
-                left.push((next.peer.port(), next.request));
+                let (due, ticket) = next(&schedule, answered);
+                left.push((due.peer.port(), due.request.0));
                 answered = Some(ticket);
             }
             for port in 0..5 {
@@ -726,21 +769,21 @@ mod tests {
                 prop_assert_eq!(order, arrived);
             }
             // The first one of each connection waits for nothing but its deadline.
-            let connections = schedule_heads(&arrivals);
-            let firsts: Vec<usize> = left.iter().take(connections.len()).map(|(_, number)| *number).collect();
-            prop_assert_eq!(firsts, connections);
+            let firsts_by_deadline = firsts(&arrivals);
+            let first_out: Vec<usize> = left.iter().take(firsts_by_deadline.len()).map(|(_, number)| *number).collect();
+            prop_assert_eq!(first_out, firsts_by_deadline);
             prop_assert!(schedule.close_after(answered.unwrap()).is_empty());
             prop_assert_eq!(schedule.in_flight(), 0);
         }
     }
 
     /// Returns the numbers of the first request of each connection, by deadline.
-    fn schedule_heads(arrivals: &[(u16, u64)]) -> Vec<usize> {
+    fn firsts(arrivals: &[(u16, u64)]) -> Vec<usize> {
         let mut seen = HashSet::new();
-        let mut heads: Vec<usize> = (0..arrivals.len())
+        let mut firsts: Vec<usize> = (0..arrivals.len())
             .filter(|number| seen.insert(arrivals[*number].0))
             .collect();
-        heads.sort_by_key(|number| (arrivals[*number].1, *number));
-        heads
+        firsts.sort_by_key(|number| (arrivals[*number].1, *number));
+        firsts
     }
 }

@@ -23,7 +23,7 @@ fn is_victim() -> bool {
 fn a_panic_in_a_vital_thread_ends_the_process_with_a_message() {
     if is_victim() {
         panics::install();
-        panics::spawn_vital("responder", || panic!("the test's panic")).unwrap();
+        panics::spawn_vital("worker", || panic!("the test's panic")).unwrap();
         // The panic ends this process. Otherwise it ends here, with status 0.
         thread::sleep(PATIENCE);
         return;

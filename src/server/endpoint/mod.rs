@@ -1,123 +1,159 @@
-//! The endpoints: which one a request is for, and the answer to it.
+//! The endpoints: a parsed request in, its response out.
 
 pub mod delay;
 pub mod live_page;
 pub mod query;
-mod target;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use tiny_http::{HTTPVersion, Method as RequestMethod, Request};
-
-use self::query::Overrides;
-use self::target::Target;
-use super::field_values;
-use super::framing::{Framing, framing};
+use self::delay::{Delay, Distribution};
+use super::framing::Framing;
+use super::request::Request;
 use crate::metrics::{Format, Method, Path, Status};
 
-/// The answer to a request.
+/// The response to a request.
 #[derive(Debug)]
-pub enum Answer {
-    /// `/`: a status after a delay; drawn unless the client requested one.
-    Delayed(Overrides),
+pub struct Response {
+    /// The label of the route.
+    pub path: Path,
+    /// The status.
+    pub status: Status,
+    /// How long after the arrival of the request it is due.
+    pub delay: Duration,
+    /// The body.
+    pub body: Body,
+    /// Whether the connection must be closed after it.
+    pub is_last: bool,
+}
+
+/// The body of a response, composed when it is due.
+#[derive(Debug)]
+pub enum Body {
+    /// How long the request was delayed.
+    Delay,
     /// One line of text.
-    Line(Status, Cow<'static, str>),
-    /// The methods that are allowed.
-    Options,
+    Line(Cow<'static, str>),
+    /// None: the fields say which methods are allowed.
+    Allow,
     /// The exposition.
-    Metrics(Format),
+    Exposition(Format),
     /// The live page.
     LivePage,
-    /// One line of text, after which the connection is closed: the request is malformed, or the end of its body is unknown.
-    Reject(Status, &'static str),
 }
 
-/// Returns the label of a request's method.
-pub fn method(request: &Request) -> Method {
-    match request.method() {
-        RequestMethod::Get => Method::Get,
-        RequestMethod::Head => Method::Head,
-        _ => Method::Other,
-    }
-}
-
-/// Returns the label of a request's path and the answer to it. `ready` is what `/readyz` reports.
-///
-/// The path of a rejected request and of `OPTIONS` is [`Path::Other`], so that they do not blur the latency of an endpoint.
-pub fn route(request: &Request, ready: bool) -> (Path, Answer) {
-    if let Some((status, line)) = reject(request) {
-        return (Path::Other, Answer::Reject(status, line));
-    }
-    let Some(target) = Target::parse(request.url()) else {
-        let line = Cow::Borrowed("the request target has an invalid percent-encoding\n");
-        return (Path::Other, Answer::Line(Status::BAD_REQUEST, line));
-    };
-    let path = match &*target.path {
-        "/" => Path::Root,
-        "/healthz" => Path::Healthz,
-        "/readyz" => Path::Readyz,
-        "/metrics" => Path::Metrics,
-        "/ui" => Path::Ui,
-        _ => Path::Other,
-    };
-    match request.method() {
-        RequestMethod::Get | RequestMethod::Head => (path, answer(request, path, &target.query, ready)),
-        RequestMethod::Options if path != Path::Other || target.path == "*" => (Path::Other, Answer::Options),
-        RequestMethod::Options => (path, not_found()),
-        _ => {
-            let line = Cow::Borrowed("method not allowed; allowed: GET, HEAD, OPTIONS\n");
-            (path, Answer::Line(Status::METHOD_NOT_ALLOWED, line))
+impl Response {
+    fn new(path: Path, status: Status, body: Body) -> Response {
+        Response {
+            path,
+            status,
+            delay: Duration::ZERO,
+            body,
+            is_last: false,
         }
     }
-}
 
-fn answer(request: &Request, path: Path, query: &str, ready: bool) -> Answer {
-    match path {
-        Path::Root => match query::parse(query) {
-            Ok(overrides) => Answer::Delayed(overrides),
-            Err(line) => Answer::Line(Status::BAD_REQUEST, Cow::Owned(line + "\n")),
-        },
-        Path::Healthz => Answer::Line(Status::OK, Cow::Borrowed("ok\n")),
-        Path::Readyz if ready => Answer::Line(Status::OK, Cow::Borrowed("ready\n")),
-        Path::Readyz => Answer::Line(Status::SERVICE_UNAVAILABLE, Cow::Borrowed("draining\n")),
-        Path::Metrics => {
-            // Several lines are one list (RFC 9110, section 5.3).
-            let accept: Vec<&str> = field_values(request, "Accept").collect();
-            Answer::Metrics(Format::negotiate(
-                (!accept.is_empty()).then(|| accept.join(", ")).as_deref(),
-            ))
+    fn line(path: Path, status: Status, line: impl Into<Cow<'static, str>>) -> Response {
+        Response::new(path, status, Body::Line(line.into()))
+    }
+
+    /// Returns the response to a request that is malformed, or whose body has an unknown end.
+    fn reject(status: Status, line: &'static str) -> Response {
+        Response {
+            is_last: true,
+            ..Response::line(Path::Other, status, line)
         }
-        Path::Ui => Answer::LivePage,
-        Path::Other => not_found(),
+    }
+
+    fn not_found() -> Response {
+        let line = "not found; there are /, /healthz, /readyz, /metrics and /ui\n";
+        Response::line(Path::Other, Status::NOT_FOUND, line)
     }
 }
 
-fn not_found() -> Answer {
-    let line = Cow::Borrowed("not found; there are /, /healthz, /readyz, /metrics and /ui\n");
-    Answer::Line(Status::NOT_FOUND, line)
+/// Responds to requests, with delays and errors drawn at random.
+pub struct Endpoints {
+    delay: Delay,
+    error_rate: f64,
 }
 
-/// Returns why a request is rejected, if it is.
-fn reject(request: &Request) -> Option<(Status, &'static str)> {
-    match framing(request) {
-        Framing::Complete => {}
-        Framing::Unread => {
-            return Some((
-                Status::CONTENT_TOO_LARGE,
-                "no endpoint takes a body of more than 1024 bytes\n",
-            ));
-        }
-        Framing::Malformed => {
-            return Some((
-                Status::BAD_REQUEST,
-                "Content-Length must be one number, given once, without Transfer-Encoding\n",
-            ));
+impl Endpoints {
+    /// Returns the endpoints, of which `/` draws its delay from `delay` and fails for a share of `error_rate`, 0 to 1.
+    pub fn new(delay: Distribution, error_rate: f64) -> Endpoints {
+        Endpoints {
+            delay: Delay::new(delay),
+            error_rate,
         }
     }
-    let mut hosts = field_values(request, "Host");
-    match (hosts.next(), hosts.next()) {
-        (Some(host), None) if target::is_host(host) => None,
-        (None, _) if *request.http_version() <= HTTPVersion(1, 0) => None,
-        _ => Some((Status::BAD_REQUEST, "Host must be given once, and be valid\n")),
+
+    /// Returns the response to a request. `is_ready` is what `/readyz` reports.
+    ///
+    /// The path of a rejected request and of `OPTIONS` is [`Path::Other`], so that they do not blur the latency of an endpoint.
+    pub fn respond(&mut self, request: &Request<'_>, is_ready: bool) -> Response {
+        match request.body.framing() {
+            Framing::Complete => {}
+            Framing::Unread => {
+                let line = "no endpoint takes a body of more than 1024 bytes\n";
+                return Response::reject(Status::CONTENT_TOO_LARGE, line);
+            }
+            Framing::Malformed => {
+                let line = "Content-Length must be one number, given once, without Transfer-Encoding\n";
+                return Response::reject(Status::BAD_REQUEST, line);
+            }
+        }
+        if !request.has_valid_host {
+            return Response::reject(Status::BAD_REQUEST, "Host must be given once, and be valid\n");
+        }
+        let path = match request.path {
+            "/" => Path::Root,
+            "/healthz" => Path::Healthz,
+            "/readyz" => Path::Readyz,
+            "/metrics" => Path::Metrics,
+            "/ui" => Path::Ui,
+            _ => Path::Other,
+        };
+        if request.is_options {
+            return match path {
+                Path::Other if request.path != "*" => Response::not_found(),
+                _ => Response::new(Path::Other, Status::NO_CONTENT, Body::Allow),
+            };
+        }
+        if request.method == Method::Other {
+            let line = "method not allowed; allowed: GET, HEAD, OPTIONS\n";
+            return Response::line(path, Status::METHOD_NOT_ALLOWED, line);
+        }
+        match path {
+            Path::Root => self.delayed(request.query),
+            Path::Healthz => Response::line(path, Status::OK, "ok\n"),
+            Path::Readyz if is_ready => Response::line(path, Status::OK, "ready\n"),
+            Path::Readyz => Response::line(path, Status::SERVICE_UNAVAILABLE, "draining\n"),
+            Path::Metrics => {
+                let format = Format::negotiate(request.accept.as_deref());
+                Response::new(path, Status::OK, Body::Exposition(format))
+            }
+            Path::Ui => Response::new(path, Status::OK, Body::LivePage),
+            Path::Other => Response::not_found(),
+        }
+    }
+
+    /// Returns the response of `/`. Its delay and status are drawn, unless the query sets them.
+    fn delayed(&mut self, query: &str) -> Response {
+        let overrides = match query::parse(query) {
+            Ok(overrides) => overrides,
+            Err(line) => return Response::line(Path::Root, Status::BAD_REQUEST, line + "\n"),
+        };
+        let status = overrides.status.unwrap_or_else(|| {
+            if self.delay.draw_error(self.error_rate) {
+                Status::INTERNAL_SERVER_ERROR
+            } else {
+                Status::OK
+            }
+        });
+        Response {
+            delay: overrides.delay.unwrap_or_else(|| self.delay.draw()),
+            // 408 says that the connection is closed (RFC 9110, section 15.5.9).
+            is_last: status == Status::REQUEST_TIMEOUT,
+            ..Response::new(Path::Root, status, Body::Delay)
+        }
     }
 }

@@ -10,6 +10,8 @@ pub fn host() -> Group {
         "Host: example.org:8080",
         "Host: example.org:",
         "Host: [::1]:8080",
+        "Host: ::1",
+        "Host: a:1:2",
         "Host: a_b.c-d~e",
         "Host: exam%70le",
         "Host:",
@@ -19,14 +21,11 @@ pub fn host() -> Group {
         "Host: a b",
         "Host: a/b",
         "Host: user@a",
-        "Host: a:b",
-        "Host: a:1:2",
-        "Host: [::1",
-        "Host: ::1",
         "Host: \"a\"",
-        "Host: a%zz",
         "Host: http://a",
         "Host: a?b",
+        "Host: a#b",
+        "Host: a\\b",
     ];
     let mut cases = vec![
         refused(bare_head(&[get]), 400),
@@ -56,7 +55,7 @@ pub fn host() -> Group {
     ]);
     Group {
         title: "Host",
-        about: "A request of HTTP/1.1 has exactly one valid `Host`; one of HTTP/1.0 may have none.",
+        about: "A request of HTTP/1.1 has exactly one `Host`, of the characters that hosts and ports have; one of HTTP/1.0 may have none.",
         cases,
     }
 }

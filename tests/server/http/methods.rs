@@ -113,12 +113,11 @@ fn options_and_refusals_are_recorded_under_the_path_other() {
         let mut client = server.connect();
         client.send("GET / HTTP/1.1\r\nHost: test\r\nContent-Length: 2000\r\n\r\n");
         assert_eq!(client.receive_head().unwrap().status, 413);
-        assert_eq!(server.get("/?delay=%").status, 400);
     }
     let counted = |labels: &str| server.metric(&format!("http_request_duration_seconds_count{{{labels}}}"));
     for (labels, count) in [
         (r#"method="other",path="other",status="204""#, 3.0),
-        (r#"method="GET",path="other",status="400""#, 4.0),
+        (r#"method="GET",path="other",status="400""#, 2.0),
         (r#"method="GET",path="other",status="413""#, 2.0),
     ] {
         wait_for(
