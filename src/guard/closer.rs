@@ -18,7 +18,7 @@ struct Closing {
     unread_body: Option<UnreadBody>,
     lingers: bool,
     shut_down_at: Option<Instant>,
-    /// The time of the last look that found its socket.
+    /// The time of the last look that found it.
     found_at: Option<Instant>,
 }
 
@@ -69,7 +69,7 @@ impl Closer {
         true
     }
 
-    /// Forgets the connections whose sockets the look at `now` did not find.
+    /// Forgets the connections that the look at `now` did not find.
     pub(super) fn forget_gone(&mut self, now: Instant) {
         self.by_peer.retain(|_, closing| closing.found_at == Some(now));
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sockets::{descriptors_are_short, open_descriptors, queued};
+use super::sockets::{descriptors_are_short, queued};
 use crate::diagnostics::report;
 use crate::metrics;
 use crate::server::Server;
@@ -93,7 +93,7 @@ impl Doorbell {
     /// Reopens the acceptor, unless descriptors or threads are short. Returns whether it did.
     fn reopen(&self) -> bool {
         // An acceptor loses the connection at which descriptors run out, and tiny_http panics if it cannot start a thread.
-        if descriptors_are_short(open_descriptors()) || thread::Builder::new().spawn(|| ()).is_err() {
+        if descriptors_are_short(metrics::open_fds()) || thread::Builder::new().spawn(|| ()).is_err() {
             return false;
         }
         match self.server.reopen() {
@@ -143,7 +143,7 @@ impl Doorbell {
             let queued = queued(self.server.acceptor().listener())?;
             accepts |= queued == 0 || queued < before;
             // Each parked ring takes two descriptors.
-            if accepts && !descriptors_are_short(open_descriptors()) {
+            if accepts && !descriptors_are_short(metrics::open_fds()) {
                 break;
             }
             before = queued;

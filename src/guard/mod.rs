@@ -17,7 +17,7 @@ use self::closer::Closer;
 use self::doorbell::Doorbell;
 use self::rules::{Rules, Situation};
 use self::sockets::Sockets;
-use crate::metrics::CloseReason;
+use crate::metrics::{self, CloseReason};
 use crate::server::{Close, Server, panics};
 
 /// The time between two looks while requests arrive.
@@ -28,7 +28,7 @@ const TICK_QUIET: Duration = Duration::from_millis(100);
 
 /// The least time between two looks, for each open descriptor, so that looks take a small share of a processor. The time that a
 /// look takes would be a bad measure: under load it is preempted, and looks would become rare just when they are needed.
-const TICK_PER_DESCRIPTOR: Duration = Duration::from_micros(50);
+const TICK_PER_DESCRIPTOR: Duration = Duration::from_micros(100);
 
 /// The server is behind if at least this many requests arrived since the last look and it has not caught up in between. A flood
 /// brings hundreds. On a busy machine, a few requests with long heads may find the leader waiting for a processor.
@@ -96,7 +96,7 @@ impl Guard {
 
     /// Looks at all connections. Returns the time until the next look.
     fn look(&mut self) -> Duration {
-        let open = sockets::open_descriptors();
+        let open = metrics::open_fds();
         let arrivals = self.server.arrivals();
         let arrived = arrivals - std::mem::replace(&mut self.arrivals, arrivals);
         let caught_up = self.server.has_caught_up();
@@ -110,13 +110,13 @@ impl Guard {
         let Guard {
             server, rules, closer, ..
         } = self;
-        rules.begin();
         self.sockets.for_each(|connection| {
             if closer.close(connection, situation.now) {
                 return;
             }
             if let Some(reason) = rules.reason_to_close(connection, &situation) {
-                // No request can arrive on an idle connection, and a new connection from its port must not count as closed.
+                // `Server::close` discards what arrives from this peer for a while. An idle connection has no requests to discard, and
+                // its client may connect from the same port again.
                 let idle = matches!(
                     reason,
                     CloseReason::Idle | CloseReason::SlowHead | CloseReason::Descriptors
@@ -131,11 +131,11 @@ impl Guard {
                 server.count_closed(reason);
             }
         });
-        rules.end();
+        rules.forget_gone(situation.now);
         closer.forget_gone(situation.now);
 
         let busy = arrived > 0 || self.closer.is_closing() || situation.short;
         let tick = if busy { TICK_BUSY } else { TICK_QUIET };
-        tick.max(TICK_PER_DESCRIPTOR * u32::try_from(open).unwrap_or(u32::MAX))
+        tick.max(TICK_PER_DESCRIPTOR * u32::try_from(open.unwrap_or(0)).unwrap_or(u32::MAX))
     }
 }

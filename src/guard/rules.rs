@@ -45,15 +45,15 @@ struct Seen {
     unread: usize,
     /// Since when it has had that many unread bytes.
     unread_since: Instant,
-    /// The number of the last look that saw it.
-    look: u64,
+    /// The time of the last look that found it.
+    found_at: Instant,
 }
 
 /// Decides which connections to close, by their traffic.
 pub(super) struct Rules {
     idle_timeout: Duration,
     seen: HashMap<SocketAddr, Seen>,
-    look: u64,
+    /// Whether a parked connection was found since that was last asked.
     parked: bool,
     /// A buffer to count unread bytes in.
     counted: Vec<u8>,
@@ -64,16 +64,9 @@ impl Rules {
         Rules {
             idle_timeout,
             seen: HashMap::new(),
-            look: 0,
             parked: false,
             counted: vec![0; FLOOD_UNREAD],
         }
-    }
-
-    /// Begins a look.
-    pub(super) fn begin(&mut self) {
-        self.look += 1;
-        self.parked = false;
     }
 
     /// Returns why a connection should be closed, if it should.
@@ -86,7 +79,7 @@ impl Rules {
             // It is a new connection from the same port.
             *seen = fresh();
         }
-        seen.look = self.look;
+        seen.found_at = now;
         let busy = situation.busy.contains(&connection.peer());
         if busy || traffic.sent != seen.traffic.sent {
             seen.active_at = now;
@@ -98,7 +91,7 @@ impl Rules {
         if unanswered >= UNANSWERED_MAX {
             return Some(CloseReason::OversizedHead);
         }
-        // Everything received before the last response was read by then.
+        // If nothing was received since the last response, nothing is unread: this saves a system call.
         let unread = if unanswered > 0 {
             connection.unread(&mut self.counted)
         } else {
@@ -134,14 +127,14 @@ impl Rules {
         }
     }
 
-    /// Ends a look: forgets the connections that it did not see.
-    pub(super) fn end(&mut self) {
-        self.seen.retain(|_, seen| seen.look == self.look);
+    /// Forgets the connections that the look at `now` did not find.
+    pub(super) fn forget_gone(&mut self, now: Instant) {
+        self.seen.retain(|_, seen| seen.found_at == now);
     }
 
-    /// Returns whether the last look has seen a parked connection.
-    pub(super) fn any_parked(&self) -> bool {
-        self.parked
+    /// Returns whether a parked connection was found since the last call.
+    pub(super) fn any_parked(&mut self) -> bool {
+        std::mem::take(&mut self.parked)
     }
 }
 
@@ -158,7 +151,7 @@ impl Seen {
             },
             unread: 0,
             unread_since: now,
-            look: 0,
+            found_at: now,
         }
     }
 }

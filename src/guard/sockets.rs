@@ -9,7 +9,7 @@
 //! - One descriptor pins all sockets, one after the other: a look works even if no descriptor is free.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::mem::offset_of;
 use std::net::{SocketAddr, TcpListener};
@@ -24,11 +24,14 @@ use nix::sys::socket::{
 };
 use nix::unistd::dup2;
 
+use crate::metrics;
+
 /// A look ends after this many closed numbers in a row, once it has found as many descriptors as are open and has passed the highest
 /// connection of the last look. The kernel hands out the lowest free number, so open ones lie close together.
 const GAP: u32 = 64;
 
-/// A look ends after this many in any case. To hide behind such a gap, a connection needs as many others to have been open.
+/// A look ends after this many closed numbers in a row in any case. There is a connection behind so long a gap only if all numbers
+/// in the gap were open at once, and none is any more.
 const GAP_MAX: u32 = 65_536;
 
 /// Descriptors that count as open but are not yet: a thread that blocks in `accept` has reserved one.
@@ -68,19 +71,11 @@ nix::getsockopt_impl!(
     sockopt::GetStruct<TcpInfoWords>
 );
 
-/// Returns how many descriptors are open.
-pub(super) fn open_descriptors() -> u64 {
-    // Since Linux 6.2 this is the directory's length, which takes no descriptor to read.
-    match fs::metadata("/proc/self/fd").map_or(0, |folder| folder.len()) {
-        0 => fs::read_dir("/proc/self/fd").map_or(u64::MAX, |entries| entries.count() as u64),
-        open => open,
-    }
-}
-
-/// Returns whether fewer than one descriptor in [`FREE_MIN`] is free if `open` are open.
-pub(super) fn descriptors_are_short(open: u64) -> bool {
+/// Returns whether fewer than one descriptor in [`FREE_MIN`] is free if `open` are open. They are if their number is unknown:
+/// before Linux 6.2 it takes a descriptor to count them.
+pub(super) fn descriptors_are_short(open: Option<u64>) -> bool {
     let limit = descriptor_limit();
-    open > limit - limit / FREE_MIN
+    open.is_none_or(|open| open > limit - limit / FREE_MIN)
 }
 
 /// Returns how many connections wait in the kernel to be accepted.
@@ -144,7 +139,7 @@ impl Sockets {
     /// Calls `visit` for each connection, once. One that comes or goes meanwhile may be missed.
     pub(super) fn for_each(&mut self, mut visit: impl FnMut(Connection<'_>)) {
         let limit = RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX);
-        let mut left = open_descriptors();
+        let mut left = metrics::open_fds().unwrap_or(u64::MAX);
         let mut gap = 0;
         let known = std::mem::take(&mut self.highest);
         self.found.clear();

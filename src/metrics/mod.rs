@@ -9,7 +9,7 @@ mod process;
 mod record;
 
 pub use expose::Format;
-pub use process::threads;
+pub use process::{open_fds, threads};
 pub use record::{
     BOUND_MAX_NS, BOUNDS_MAX, Bounds, BoundsError, CloseReason, Labels, Method, Path, Recorder, Status, TraceContext,
 };

@@ -180,7 +180,7 @@ fn page_size_bytes() -> Option<u64> {
 /// Since Linux 6.2 this is the size of /proc/self/fd. Older kernels report a size of 0, which is never the number,
 /// since the server always has open descriptors. There the entries are counted, except the descriptor that is open for
 /// counting.
-fn open_fds() -> Option<u64> {
+pub fn open_fds() -> Option<u64> {
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => (fs::read_dir("/proc/self/fd").ok()?.count() as u64).checked_sub(1),
         size => Some(size),
