@@ -10,7 +10,7 @@ use httpserver::diagnostics::report;
 use httpserver::flags::Flags;
 use httpserver::guard;
 use httpserver::server::drain::Signals;
-use httpserver::server::{Server, listener};
+use httpserver::server::{Server, limits, listener};
 
 fn main() -> ExitCode {
     let flags = match Flags::read(env::args_os()) {
@@ -58,16 +58,17 @@ fn serve(flags: &Flags) -> Result<(), String> {
         ));
     }
     let (server, closes) = Server::start(flags, listener).map_err(|error| format!("cannot start: {error}"))?;
-    guard::start(&server, closes, flags.idle_timeout).map_err(|error| format!("cannot start: {error}"))?;
+    guard::start(&server, closes, flags.idle_timeout).map_err(|error| format!("cannot start the guard: {error}"))?;
+    if let Some(warning) = limits::warning(flags.max_in_flight) {
+        report(format_args!("warning: {warning}"));
+    }
     report(format_args!(
         "version {} listening on {}, {}",
         env!("CARGO_PKG_VERSION"),
         server.address(),
         flags.delays()
     ));
-    signals
-        .wait()
-        .map_err(|error| format!("cannot wait for signals: {error}"))?;
+    signals.wait();
     server.drain(flags.drain_timeout);
     Ok(())
 }

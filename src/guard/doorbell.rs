@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::sockets::{descriptors_are_short, queued};
+use super::shortage::{Shortage, descriptors_are_short};
+use super::sockets::queued;
 use crate::diagnostics::report;
 use crate::metrics;
-use crate::server::Server;
+use crate::server::{Server, limits};
 
 /// The interval of rings while requests arrive.
 const RING_BUSY: Duration = Duration::from_millis(50);
@@ -38,6 +39,9 @@ const LOOKS_MAX: u32 = 10;
 
 /// The shortest time between two reopenings.
 const REOPEN_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The threads that must be had for a reopening: tiny_http's five, one that takes its requests, and some for connections.
+const REOPEN_THREADS: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ring {
@@ -70,30 +74,38 @@ impl Doorbell {
     /// Rings as long as the server accepts connections.
     pub(super) fn run(self) {
         let (mut arrivals, mut rung_at, mut reopened_at) = (0, Instant::now(), Instant::now());
+        let mut shortage = Shortage::new();
+        // The length of the kernel's queue when the accept thread was found to have ended, until it is reopened.
+        let mut stopped = None;
         loop {
             thread::sleep(RING_BUSY);
             let before = std::mem::replace(&mut arrivals, self.server.arrivals());
             let draining = self.server.is_draining();
             let ended = self.server.acceptor().ended();
             let busy = before != arrivals || draining;
-            if !ended && !busy && rung_at.elapsed() < RING_QUIET {
+            // Only an accept thread makes the queue shorter.
+            let still_stopped = stopped.is_some_and(|then| self.queued() >= Some(then));
+            if !ended && !still_stopped && !busy && rung_at.elapsed() < RING_QUIET {
                 continue;
             }
             rung_at = Instant::now();
-            let closed = ended || self.ring_until_settled() == Ring::Unanswered;
+            let closed = ended || still_stopped || self.ring_until_settled() == Ring::Unanswered;
             if closed && draining {
                 return;
             }
-            if closed && reopened_at.elapsed() >= REOPEN_INTERVAL && self.reopen() {
+            if closed && reopened_at.elapsed() >= REOPEN_INTERVAL && self.reopen(&mut shortage) {
                 reopened_at = Instant::now();
+                stopped = None;
+            } else {
+                stopped = if closed { self.queued() } else { None };
             }
         }
     }
 
     /// Reopens the acceptor, unless descriptors or threads are short. Returns whether it did.
-    fn reopen(&self) -> bool {
-        // An acceptor loses the connection at which descriptors run out, and tiny_http panics if it cannot start a thread.
-        if descriptors_are_short(metrics::open_fds()) || thread::Builder::new().spawn(|| ()).is_err() {
+    fn reopen(&self, shortage: &mut Shortage) -> bool {
+        // An acceptor loses the connection at which it runs out of either. The limits that are known may not be all.
+        if shortage.reason(metrics::open_fds()).is_some() || limits::try_threads(REOPEN_THREADS).is_err() {
             return false;
         }
         match self.server.reopen() {
@@ -106,6 +118,10 @@ impl Doorbell {
                 false
             }
         }
+    }
+
+    fn queued(&self) -> Option<u32> {
+        queued(self.server.acceptor().listener()).ok()
     }
 
     /// Rings until a ring is answered without a new thread, or nobody accepts it; at most [`RINGS_MAX`] times.

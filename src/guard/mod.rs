@@ -6,6 +6,7 @@
 mod closer;
 mod doorbell;
 mod rules;
+mod shortage;
 mod sockets;
 
 use std::io;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use self::closer::Closer;
 use self::doorbell::Doorbell;
 use self::rules::{Rules, Situation};
+use self::shortage::Shortage;
 use self::sockets::Sockets;
 use crate::metrics::{self, CloseReason};
 use crate::server::{Close, Server, panics};
@@ -40,6 +42,7 @@ struct Guard {
     sockets: Sockets,
     rules: Rules,
     closer: Closer,
+    shortage: Shortage,
     /// The arrivals at the last look.
     arrivals: u64,
 }
@@ -54,6 +57,7 @@ pub fn start(server: &Arc<Server>, closes: Receiver<Close>, idle_timeout: Durati
         sockets: Sockets::of_port(server.address().port())?,
         rules: Rules::new(idle_timeout),
         closer: Closer::default(),
+        shortage: Shortage::new(),
         closes,
         server: Arc::clone(server),
         arrivals: 0,
@@ -104,9 +108,12 @@ impl Guard {
             now: Instant::now(),
             busy: self.server.busy(),
             behind: arrived >= BEHIND_ARRIVALS && !caught_up,
-            short: self.server.acceptor().ended() || self.rules.any_parked() || sockets::descriptors_are_short(open),
+            short: self.shortage.held(open, Instant::now()).or_else(|| {
+                let waits = self.server.acceptor().ended() | self.rules.any_parked();
+                waits.then_some(CloseReason::Descriptors)
+            }),
         };
-        self.server.set_keep_alive(!situation.short);
+        self.server.set_keep_alive(situation.short.is_none());
         let Guard {
             server, rules, closer, ..
         } = self;
@@ -119,7 +126,7 @@ impl Guard {
                 // its client may connect from the same port again.
                 let idle = matches!(
                     reason,
-                    CloseReason::Idle | CloseReason::SlowHead | CloseReason::Descriptors
+                    CloseReason::Idle | CloseReason::SlowHead | CloseReason::Descriptors | CloseReason::Threads
                 );
                 let unread_body = if idle {
                     None
@@ -134,7 +141,7 @@ impl Guard {
         rules.forget_gone(situation.now);
         closer.forget_gone(situation.now);
 
-        let busy = arrived > 0 || self.closer.is_closing() || situation.short;
+        let busy = arrived > 0 || self.closer.is_closing() || situation.short.is_some();
         let tick = if busy { TICK_BUSY } else { TICK_QUIET };
         tick.max(TICK_PER_DESCRIPTOR * u32::try_from(open.unwrap_or(0)).unwrap_or(u32::MAX))
     }

@@ -31,8 +31,8 @@ pub(super) struct Situation {
     pub(super) busy: HashSet<SocketAddr>,
     /// Whether requests arrive faster than the server takes them from tiny_http.
     pub(super) behind: bool,
-    /// Whether descriptors or threads are short.
-    pub(super) short: bool,
+    /// Why idle connections have to make room, if they have to: descriptors or threads are short.
+    pub(super) short: Option<CloseReason>,
 }
 
 /// What one look remembers of a connection for the next.
@@ -119,9 +119,9 @@ impl Rules {
             None
         } else if traffic.sent == 0 && now - seen.first_at >= FIRST_REQUEST_WITHIN {
             Some(CloseReason::SlowHead)
-        } else if situation.short && idle_for.min(now - seen.unread_since) >= SHORT_IDLE_MAX {
-            // A request that was just read may not have reached the server yet.
-            Some(CloseReason::Descriptors)
+        } else if idle_for.min(now - seen.unread_since) >= SHORT_IDLE_MAX {
+            // Not sooner: a request that was just read may not have reached the server yet.
+            situation.short
         } else {
             None
         }

@@ -9,22 +9,22 @@
 //! - One descriptor pins all sockets, one after the other: a look works even if no descriptor is free.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::io;
 use std::mem::offset_of;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::thread;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{
     MsgFlags, Shutdown, SockaddrStorage, getpeername, getsockname, getsockopt, recv, shutdown, sockopt,
 };
 use nix::unistd::dup2;
 
 use crate::metrics;
+use crate::server::limits;
 
 /// A look ends after this many closed numbers in a row, once it has found as many descriptors as are open and has passed the highest
 /// connection of the last look. The kernel hands out the lowest free number, so open ones lie close together.
@@ -36,9 +36,6 @@ const GAP_MAX: u32 = 65_536;
 
 /// Descriptors that count as open but are not yet: a thread that blocks in `accept` has reserved one.
 const RESERVED_MAX: u64 = 8;
-
-/// Descriptors are short if fewer than one in this many is free.
-const FREE_MIN: u64 = 8;
 
 /// After how many connections a look gives way to the server's threads. It would keep a request waiting otherwise, if there are
 /// thousands of connections.
@@ -71,13 +68,6 @@ nix::getsockopt_impl!(
     sockopt::GetStruct<TcpInfoWords>
 );
 
-/// Returns whether fewer than one descriptor in [`FREE_MIN`] is free if `open` are open. They are if their number is unknown:
-/// before Linux 6.2 it takes a descriptor to count them.
-pub(super) fn descriptors_are_short(open: Option<u64>) -> bool {
-    let limit = descriptor_limit();
-    open.is_none_or(|open| open > limit - limit / FREE_MIN)
-}
-
 /// Returns how many connections wait in the kernel to be accepted.
 ///
 /// # Errors
@@ -94,15 +84,13 @@ pub(super) fn queued(listener: &TcpListener) -> io::Result<u32> {
     }))
 }
 
-fn descriptor_limit() -> u64 {
-    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
-}
-
 /// The connected sockets of one listening port.
 pub(super) struct Sockets {
     port: u16,
-    /// The duplicate of the pinned socket's descriptor.
+    /// The duplicate of the pinned socket's descriptor, or of `idle`.
     pin: OwnedFd,
+    /// Is pinned between two looks: a socket that is connected to nothing.
+    idle: OwnedFd,
     /// The highest number at which the last look found a connection.
     highest: RawFd,
     /// The peers found in a look: tiny_http has two descriptors for each connection.
@@ -128,9 +116,11 @@ impl Sockets {
     ///
     /// Returns the error of the system call.
     pub(super) fn of_port(port: u16) -> io::Result<Sockets> {
+        let idle = OwnedFd::from(UnixDatagram::unbound()?);
         Ok(Sockets {
             port,
-            pin: File::open("/dev/null")?.into(),
+            pin: idle.try_clone()?,
+            idle,
             highest: 0,
             found: HashSet::new(),
         })
@@ -138,7 +128,7 @@ impl Sockets {
 
     /// Calls `visit` for each connection, once. One that comes or goes meanwhile may be missed.
     pub(super) fn for_each(&mut self, mut visit: impl FnMut(Connection<'_>)) {
-        let limit = RawFd::try_from(descriptor_limit()).unwrap_or(RawFd::MAX);
+        let limit = RawFd::try_from(limits::descriptors()).unwrap_or(RawFd::MAX);
         let mut left = metrics::open_fds().unwrap_or(u64::MAX);
         let mut gap = 0;
         let known = std::mem::take(&mut self.highest);
@@ -189,10 +179,8 @@ impl Sockets {
     }
 
     fn unpin(&mut self) {
-        // If no descriptor is free, the last socket stays pinned until the next look.
-        if let Ok(null) = File::open("/dev/null") {
-            self.pin = null.into();
-        }
+        // Both are open, so it cannot fail, even if no descriptor is free.
+        let _ = dup2(&self.idle, &mut self.pin);
     }
 }
 

@@ -244,6 +244,7 @@ mod tests {
             r#"httpserver_connections_closed_total{reason="oversized_head"} 0"#,
             r#"httpserver_connections_closed_total{reason="flood"} 1"#,
             r#"httpserver_connections_closed_total{reason="descriptors"} 0"#,
+            r#"httpserver_connections_closed_total{reason="threads"} 0"#,
             r#"httpserver_connections_closed_total{reason="refused_body"} 0"#,
             "# HELP httpserver_delay_quantile_seconds Quantiles of the configured delay of GET / with status 200.",
             "# TYPE httpserver_delay_quantile_seconds gauge",

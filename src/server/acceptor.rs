@@ -148,7 +148,11 @@ impl Acceptor {
 }
 
 fn serve(listener: &TcpListener) -> io::Result<Arc<Server>> {
-    let server = Server::from_listener(listener.try_clone()?, None).map_err(io::Error::other)?;
+    let listener = listener.try_clone()?;
+    // tiny_http panics if it cannot start its accept thread.
+    let server = panics::expected(|| Server::from_listener(listener, None))
+        .ok_or_else(|| io::Error::other("no thread can be started"))?
+        .map_err(io::Error::other)?;
     Ok(Arc::new(server))
 }
 

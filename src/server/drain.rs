@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals as SignalIterator;
 
 use super::schedule::Schedule;
 use super::{Shared, panics};
+use crate::diagnostics::report;
 
 /// How long connections are still accepted: the kernel may have completed some before the signal.
 pub(super) const ACCEPT_FOR: Duration = Duration::from_millis(100);
@@ -39,18 +40,19 @@ impl Signals {
         })
     }
 
-    /// Blocks until the first signal.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of the system call that starts the thread that waits for the second.
-    pub fn wait(mut self) -> io::Result<()> {
+    /// Blocks until the first signal. If no thread can be started to wait for the second, the drain goes on without it.
+    pub fn wait(mut self) {
         self.signals.forever().next();
-        panics::spawn_vital("second-signal", move || {
+        let waits = panics::spawn_vital("second-signal", move || {
             if let Some(signal) = self.signals.forever().next() {
                 process::exit(128 + signal);
             }
-        })
+        });
+        if let Err(error) = waits {
+            report(format_args!(
+                "a second signal will not end the process at once: {error}"
+            ));
+        }
     }
 }
 

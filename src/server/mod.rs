@@ -15,6 +15,7 @@ pub mod drain;
 pub mod endpoint;
 mod framing;
 mod intake;
+pub mod limits;
 pub mod listener;
 pub mod panics;
 mod pending;
@@ -47,6 +48,10 @@ use crate::metrics::{CloseReason, Config, DELAY_QUANTILES, Metrics};
 
 /// How long the last lines of the access log may take.
 const FLUSH_MAX: Duration = Duration::from_millis(100);
+
+/// The threads that it takes to start: two workers, tiny_http's five, the access log, two that watch over connections, one for
+/// signals, and some for the first connections.
+const THREADS_MIN: usize = 16;
 
 /// A connection that should be closed. At most one is sent for each open connection, and one for each unread body.
 pub struct Close {
@@ -86,9 +91,13 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// Returns the error of the system call.
+    /// Returns the error of the system call, and what it was about.
     pub fn start(flags: &Flags, listener: TcpListener) -> io::Result<(Arc<Server>, Receiver<Close>)> {
         panics::install();
+        limits::try_threads(THREADS_MIN).map_err(|error| {
+            let subject = "the threads that it needs cannot be had; see the limit on processes and threads";
+            io::Error::other(format!("{subject} ({THREADS_MIN} threads: {error})"))
+        })?;
         let (closes, to_close) = channel();
         let delay = flags.delay_distribution().map_err(io::Error::other)?;
         let shared = Arc::new(Shared {
@@ -98,19 +107,26 @@ impl Server {
                 delay_quantiles: DELAY_QUANTILES.map(|q| delay.quantile(q)),
             })),
             delay,
-            acceptor: Acceptor::open(listener)?,
+            acceptor: Acceptor::open(listener).map_err(about("the acceptor"))?,
             schedule: Schedule::new(flags.max_in_flight, WORKERS_AT_START),
             closes,
-            log: flags.access_log.then(AccessLog::start).transpose()?,
+            log: flags
+                .access_log
+                .then(AccessLog::start)
+                .transpose()
+                .map_err(about("the access log"))?,
             draining: AtomicBool::new(false),
             keep_alive: AtomicBool::new(true),
             caught_up: AtomicBool::new(true),
             flags: flags.clone(),
         });
         for _ in 0..WORKERS_AT_START {
-            Worker::start(&shared)?;
+            Worker::start(&shared).map_err(about("the workers"))?;
         }
-        let address = shared.acceptor.address()?;
+        let address = shared
+            .acceptor
+            .address()
+            .map_err(about("the listening socket's address"))?;
         Ok((Arc::new(Server { address, shared }), to_close))
     }
 
@@ -188,6 +204,11 @@ impl Server {
             log.flush(FLUSH_MAX);
         }
     }
+}
+
+/// Returns a function that adds to an error what it was about.
+fn about(subject: &'static str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{subject}: {error}"))
 }
 
 impl Shared {

@@ -63,12 +63,13 @@ fn report_sparingly(unreported: &Mutex<Unreported>, info: &PanicHookInfo<'_>) {
     ));
 }
 
-/// Runs `body` and ignores its panic.
-pub(super) fn expected(body: impl FnOnce()) {
+/// Runs `body`. Returns nothing if it panics.
+pub(super) fn expected<T>(body: impl FnOnce() -> T) -> Option<T> {
     EXPECTED.set(true);
     // `body` owns what it drops, so a panic leaves nothing broken behind.
-    let _ = catch_unwind(AssertUnwindSafe(body));
+    let returned = catch_unwind(AssertUnwindSafe(body)).ok();
     EXPECTED.set(false);
+    returned
 }
 
 /// Starts a thread that the server cannot live without. The kernel shows 15 bytes of its name.

@@ -31,3 +31,4 @@ mod readers;
 mod resets;
 mod silence;
 mod soak;
+mod threads;

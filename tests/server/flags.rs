@@ -144,7 +144,8 @@ fn buckets_below_the_longest_delay_get_a_warning() {
         warning.contains("warning: ") && warning.contains("0.50625 s") && warning.contains("2 s"),
         "{stderr}"
     );
-    assert!(!Server::start(&[]).stderr().contains("warning"));
+    // It may warn of the limits that the machine sets.
+    assert!(!Server::start(&[]).stderr().contains("--buckets"));
 }
 
 #[test]

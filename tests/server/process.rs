@@ -230,6 +230,27 @@ fn the_soft_limit_on_descriptors_is_raised_to_the_hard_one() {
     assert!(server.metric("process_max_fds").unwrap() > 64.0);
 }
 
+/// An empty root: no /proc, no /dev, nothing but the binary and the libraries that it loads.
+#[test]
+fn an_empty_root_without_dev_null_is_enough_to_serve() {
+    let root = std::env::temp_dir().join(format!("httpserver-root-{}", std::process::id()));
+    let libraries = Command::new("ldd").arg(binary()).output().unwrap().stdout;
+    let libraries = String::from_utf8(libraries).unwrap();
+    let files = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    for file in files {
+        let copy = root.join(&file[1..]);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(file, copy).unwrap();
+    }
+    fs::create_dir_all(&root).unwrap();
+    fs::copy(binary(), root.join("httpserver")).unwrap();
+    let mut bare = Command::new("chroot");
+    bare.arg(&root).args(["/httpserver", "--listen", "127.0.0.1:0"]);
+    let server = Server::spawn(bare);
+    assert_eq!(server.get("/healthz").status, 200);
+    fs::remove_dir_all(root).unwrap();
+}
+
 /// Returns the path of Debian's libfaketime, which shifts the time that the C library returns.
 fn libfaketime() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").unwrap().flatten();

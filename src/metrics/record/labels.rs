@@ -188,18 +188,21 @@ pub enum CloseReason {
     Flood,
     /// Idle while descriptors were short.
     Descriptors,
+    /// Idle while threads were short.
+    Threads,
     /// After the response to a request whose body was not read.
     RefusedBody,
 }
 
 impl CloseReason {
     /// All values, in the order of the exposition.
-    pub const ALL: [CloseReason; 6] = [
+    pub const ALL: [CloseReason; 7] = [
         CloseReason::Idle,
         CloseReason::SlowHead,
         CloseReason::OversizedHead,
         CloseReason::Flood,
         CloseReason::Descriptors,
+        CloseReason::Threads,
         CloseReason::RefusedBody,
     ];
 
@@ -211,6 +214,7 @@ impl CloseReason {
             "oversized_head",
             "flood",
             "descriptors",
+            "threads",
             "refused_body",
         ][self as usize]
     }

@@ -1,0 +1,70 @@
+//! What connections take, and the process may have only so much of: descriptors and threads.
+
+use std::time::{Duration, Instant};
+
+use crate::metrics;
+use crate::metrics::CloseReason;
+use crate::server::limits;
+
+/// Descriptors or threads are short if fewer than one in this many is free.
+const FREE_MIN: u64 = 8;
+
+/// How often the limit on threads is read: other processes may count for it.
+const READ_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long connections go on making room after the last shortage: others wait to be accepted.
+const HELD_FOR: Duration = Duration::from_secs(3);
+
+/// Knows what is short.
+pub(super) struct Shortage {
+    threads: limits::Threads,
+    threads_max: u64,
+    read_at: Instant,
+    /// The last shortage.
+    last: Option<(CloseReason, Instant)>,
+}
+
+impl Shortage {
+    pub(super) fn new() -> Self {
+        let threads = limits::Threads::new();
+        Shortage {
+            threads_max: threads.max(),
+            threads,
+            read_at: Instant::now(),
+            last: None,
+        }
+    }
+
+    /// Returns the reason to close connections if `open` descriptors are open and threads or descriptors are short.
+    pub(super) fn reason(&mut self, open: Option<u64>) -> Option<CloseReason> {
+        if self.read_at.elapsed() >= READ_INTERVAL {
+            (self.threads_max, self.read_at) = (self.threads.max(), Instant::now());
+        }
+        if is_short(metrics::threads().unwrap_or(0), self.threads_max) {
+            Some(CloseReason::Threads)
+        } else {
+            descriptors_are_short(open).then_some(CloseReason::Descriptors)
+        }
+    }
+}
+
+impl Shortage {
+    /// Returns the same, and for [`HELD_FOR`] after it was the case.
+    pub(super) fn held(&mut self, open: Option<u64>, now: Instant) -> Option<CloseReason> {
+        if let Some(reason) = self.reason(open) {
+            self.last = Some((reason, now));
+        }
+        let (reason, at) = self.last?;
+        (now < at + HELD_FOR).then_some(reason)
+    }
+}
+
+/// Returns whether descriptors are short if `open` are open. They are if their number is unknown: before Linux 6.2 it takes a
+/// descriptor to count them.
+pub(super) fn descriptors_are_short(open: Option<u64>) -> bool {
+    open.is_none_or(|open| is_short(open, limits::descriptors()))
+}
+
+fn is_short(used: u64, max: u64) -> bool {
+    used > max - max / FREE_MIN
+}
