@@ -10,7 +10,8 @@ use httpserver::diagnostics::report;
 use httpserver::flags::Flags;
 use httpserver::guard;
 use httpserver::server::drain::Signals;
-use httpserver::server::{Server, limits, listener};
+use httpserver::server::limits::Connections;
+use httpserver::server::{Server, listener};
 
 fn main() -> ExitCode {
     let flags = match Flags::read(env::args_os()) {
@@ -46,8 +47,9 @@ fn serve(flags: &Flags) -> Result<(), String> {
     if let Some(warning) = flags.warning() {
         report(format_args!("warning: {warning}"));
     }
-    if let Err(error) = listener::raise_descriptor_limit() {
-        report(format_args!("warning: cannot raise the limit on descriptors: {error}"));
+    let connections = Connections::new();
+    if let Err(error) = connections.set_descriptors() {
+        report(format_args!("warning: cannot set the limit on descriptors: {error}"));
     }
     let signals = Signals::register().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let listener =
@@ -59,7 +61,7 @@ fn serve(flags: &Flags) -> Result<(), String> {
     }
     let (server, closes) = Server::start(flags, listener).map_err(|error| format!("cannot start: {error}"))?;
     guard::start(&server, closes, flags.idle_timeout).map_err(|error| format!("cannot start the guard: {error}"))?;
-    if let Some(warning) = limits::warning(flags.max_in_flight) {
+    if let Some(warning) = connections.warning(flags.max_in_flight) {
         report(format_args!("warning: {warning}"));
     }
     report(format_args!(

@@ -17,6 +17,8 @@ const HELD_FOR: Duration = Duration::from_secs(3);
 
 /// Knows what is short.
 pub(super) struct Shortage {
+    /// Whether descriptors are as few as they are since threads are.
+    of_threads: bool,
     threads: limits::Threads,
     threads_max: u64,
     read_at: Instant,
@@ -28,6 +30,7 @@ impl Shortage {
     pub(super) fn new() -> Self {
         let threads = limits::Threads::new();
         Shortage {
+            of_threads: limits::Connections::new().of_threads,
             threads_max: threads.max(),
             threads,
             read_at: Instant::now(),
@@ -40,10 +43,11 @@ impl Shortage {
         if self.read_at.elapsed() >= READ_INTERVAL {
             (self.threads_max, self.read_at) = (self.threads.max(), Instant::now());
         }
-        if is_short(metrics::threads().unwrap_or(0), self.threads_max) {
+        let descriptors = descriptors_are_short(open);
+        if is_short(metrics::threads().unwrap_or(0), self.threads_max) || (descriptors && self.of_threads) {
             Some(CloseReason::Threads)
         } else {
-            descriptors_are_short(open).then_some(CloseReason::Descriptors)
+            descriptors.then_some(CloseReason::Descriptors)
         }
     }
 }

@@ -64,12 +64,13 @@ impl Acceptor {
         let mut reopened = lock(&self.reopened);
         if reopened.is_none() {
             let (retire, replaced) = channel::<Arc<Server>>();
-            let server = serve(&self.listener)?;
+            // First, since a server cannot be given up any more: it may have accepted connections.
             panics::spawn_vital("retired-server", move || {
                 if let Ok(server) = replaced.recv() {
                     intake.take_all(&server);
                 }
             })?;
+            let server = serve(&self.listener)?;
             *reopened = Some(Reopened { server, retire });
         }
         drop(reopened);

@@ -10,9 +10,19 @@ use std::sync::Mutex;
 use std::thread;
 
 use nix::libc::RLIM_INFINITY;
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::metrics;
+
+/// Threads that are not for connections, unless a quarter of all is more than what is left: some ten at rest, six for each reopening of
+/// the acceptor, those of connections that have just ended, and those of workers in place of stalled ones.
+const THREADS_RESERVED: u64 = 80;
+
+/// Descriptors that are not for connections: some ten at rest, and those of reopened acceptors.
+const DESCRIPTORS_RESERVED: u64 = 24;
+
+/// Descriptors that a connection takes.
+const DESCRIPTORS_EACH: u64 = 2;
 
 /// The stack of a thread that is started only to see whether it can be.
 const TRIAL_STACK_BYTES: usize = 16 * 1024;
@@ -55,20 +65,65 @@ impl Default for Threads {
     }
 }
 
-/// Returns a warning in one line if fewer connections than `wanted` can be open at a time.
-pub fn warning(wanted: usize) -> Option<String> {
-    let own = metrics::threads().unwrap_or(0);
-    let (threads, descriptors) = (Threads::new().max(), descriptors());
-    let of_threads = threads.saturating_sub(own);
-    let of_descriptors = descriptors.saturating_sub(metrics::open_fds().unwrap_or(0)) / 2;
-    let (connections, limit, what) = if of_threads <= of_descriptors {
-        (of_threads, threads, "threads")
-    } else {
-        (of_descriptors, descriptors, "descriptors")
-    };
-    (connections < wanted as u64).then(|| {
-        format!("a limit of {limit} {what} allows {connections} connections at a time; --max-in-flight is {wanted}")
-    })
+/// How many connections the limits allow at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Connections {
+    max: u64,
+    limit: u64,
+    /// Whether the limit on threads allows the fewest; else that on descriptors.
+    pub of_threads: bool,
+}
+
+impl Connections {
+    /// Reads the limits.
+    pub fn new() -> Connections {
+        let threads = Threads::new().max();
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
+        let of_threads = threads.saturating_sub(THREADS_RESERVED).max(threads / 4);
+        let of_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_EACH;
+        if of_threads < of_descriptors {
+            Connections {
+                max: of_threads,
+                limit: threads,
+                of_threads: true,
+            }
+        } else {
+            Connections {
+                max: of_descriptors,
+                limit: descriptors,
+                of_threads: false,
+            }
+        }
+    }
+
+    /// Sets the limit on descriptors to what these connections take: up to the hard limit, and so low that descriptors run out before
+    /// threads do, if few come at once. A connection that finds no descriptor waits in the kernel. But if tiny_http cannot start a
+    /// thread, its accept thread panics, and the connections that it has parked are lost.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the system call; the server works with the limit as it was, too.
+    pub fn set_descriptors(&self) -> io::Result<()> {
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let needed = self.max.max(1).saturating_mul(DESCRIPTORS_EACH) + DESCRIPTORS_RESERVED;
+        setrlimit(Resource::RLIMIT_NOFILE, hard.min(needed), hard)?;
+        Ok(())
+    }
+
+    /// Returns a warning in one line if they are fewer than `wanted`.
+    pub fn warning(&self, wanted: usize) -> Option<String> {
+        let Connections { max, limit, of_threads } = *self;
+        let what = if of_threads { "threads" } else { "descriptors" };
+        (max < wanted as u64).then(|| {
+            format!("a limit of {limit} {what} allows {max} connections at a time; --max-in-flight is {wanted}")
+        })
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Connections::new()
+    }
 }
 
 /// Starts `count` threads at once, and ends them, to see whether that many can be had.

@@ -4,7 +4,6 @@ use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 
 /// Connections that the kernel completes and keeps for us until they are accepted.
@@ -110,19 +109,6 @@ fn http2_preface_filter() -> [SockFilter; 15] {
 /// Returns the error of the system call.
 pub(super) fn close(listener: &TcpListener) -> io::Result<()> {
     SockRef::from(listener).shutdown(Shutdown::Both)
-}
-
-/// Raises the limit on open descriptors to the hard limit: a connection takes two.
-///
-/// # Errors
-///
-/// Returns the error of the system call; the server works with the lower limit too.
-pub fn raise_descriptor_limit() -> io::Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -45,19 +45,21 @@ pub(super) struct Pool {
     /// How many were idle, count as awake, and have not noticed yet.
     woken: u32,
     started: u32,
+    at_start: u32,
     /// When the next worker may be started, if one could not be.
     start_from: Option<Instant>,
 }
 
 impl Pool {
-    /// Returns a pool in which `started` workers start, all awake.
-    pub(super) fn new(started: u32) -> Self {
+    /// Returns a pool in which that many workers start, all awake.
+    pub(super) fn new(at_start: u32) -> Self {
         Pool {
             leader: Leader::Nobody,
-            awake: started,
+            awake: at_start,
             idle: 0,
             woken: 0,
-            started,
+            started: at_start,
+            at_start,
             start_from: None,
         }
     }
@@ -129,14 +131,26 @@ impl Pool {
         self.awake == 0
     }
 
-    /// The caller was idle, and is not any more. It may have been woken, or not.
-    pub(super) fn wake_up(&mut self) {
-        if self.woken > 0 {
+    /// The caller, which is awake, ends, if there are more workers than at the start. Returns whether it does.
+    pub(super) fn end(&mut self) -> bool {
+        let ends = self.started > self.at_start;
+        if ends {
+            self.started -= 1;
+            self.awake -= 1;
+        }
+        ends
+    }
+
+    /// The caller was idle, and is not any more. Returns whether it was woken.
+    pub(super) fn wake_up(&mut self) -> bool {
+        let was_woken = self.woken > 0;
+        if was_woken {
             self.woken -= 1;
         } else {
             self.idle -= 1;
             self.awake += 1;
         }
+        was_woken
     }
 }
 
@@ -193,6 +207,17 @@ mod tests {
         assert_eq!(pool.help(None, now), Help::None);
         pool.go_on();
         assert_eq!(pool.awake, 1);
+    }
+
+    #[test]
+    fn workers_beyond_those_of_the_start_may_end() {
+        let mut pool = Pool::new(1);
+        assert!(!pool.end());
+        pool.stall();
+        assert_eq!(pool.help(None, Instant::now()), Help::Start);
+        pool.go_on();
+        assert!(pool.end());
+        assert!(!pool.end());
     }
 
     #[test]

@@ -22,6 +22,9 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 /// The longest wait of the leader, if nothing is on the schedule.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
+/// How long a worker is idle before it ends, if there are more than at the start.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+
 /// A request with the deadline of its response.
 #[derive(Debug)]
 pub struct Scheduled<T> {
@@ -62,6 +65,8 @@ pub enum Turn<T> {
     Answer(Scheduled<T>, Ticket),
     /// Start one more worker, and ask again. If it cannot be started, call [`Schedule::not_started`].
     Start,
+    /// End: the caller has been idle for long.
+    End,
     /// Take requests from tiny_http. The caller leads.
     Receive,
     /// Wait for a request from tiny_http, at most until then, and call [`Schedule::woken`]. The caller leads.
@@ -178,12 +183,18 @@ impl<T> Schedule<T> {
             let wait = match state.pool.leader {
                 // The leader wakes up too late for it.
                 Leader::WaitsUntil(leader) if until < leader => until - now,
-                _ => WAIT_MAX,
+                _ => IDLE_MAX,
             };
             state.pool.rest();
-            let woken = self.idle.wait_timeout(state, wait);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
-            state.pool.wake_up();
+            let (woken, timeout) = self
+                .idle
+                .wait_timeout(state, wait)
+                .unwrap_or_else(PoisonError::into_inner);
+            state = woken;
+            let was_woken = state.pool.wake_up();
+            if timeout.timed_out() && !was_woken && wait == IDLE_MAX && state.pool.end() {
+                return Turn::End;
+            }
         }
     }
 
@@ -422,6 +433,7 @@ mod tests {
                     schedule.not_started();
                     schedule.next_of_leader()
                 }
+                Turn::End => unreachable!("no worker was started"),
                 Turn::Receive => schedule.next_of_leader(),
                 Turn::Wait(until) => {
                     let left = until.saturating_duration_since(Instant::now());

@@ -51,14 +51,13 @@ impl Worker {
 
     fn run(&mut self) {
         let mut answered = None;
-        loop {
-            let (scheduled, ticket) = self.next(answered);
+        while let Some((scheduled, ticket)) = self.next(answered) {
             answered = self.answer(scheduled, ticket);
         }
     }
 
-    /// Blocks until a request is due.
-    fn next(&mut self, mut answered: Option<Ticket>) -> (Scheduled<Box<PendingRequest>>, Ticket) {
+    /// Blocks until a request is due. Returns None if the worker is to end.
+    fn next(&mut self, mut answered: Option<Ticket>) -> Option<(Scheduled<Box<PendingRequest>>, Ticket)> {
         let mut leads = false;
         loop {
             let turn = if leads {
@@ -67,7 +66,8 @@ impl Worker {
                 self.shared.schedule.next(answered.take())
             };
             match turn {
-                Turn::Answer(scheduled, ticket) => return (scheduled, ticket),
+                Turn::Answer(scheduled, ticket) => return Some((scheduled, ticket)),
+                Turn::End => return None,
                 Turn::Start => start_another(&self.shared),
                 Turn::Receive => {
                     leads = true;
