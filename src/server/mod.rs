@@ -220,7 +220,7 @@ impl Shared {
 }
 
 /// Returns the unread body among the requests of one connection. tiny_http parses nothing after it, so there is at most one.
-fn unread_body_of(requests: Vec<Box<PendingRequest>>) -> Option<UnreadBody> {
+fn unread_body_of(requests: impl IntoIterator<Item = Box<PendingRequest>>) -> Option<UnreadBody> {
     requests
         .into_iter()
         .filter_map(|request| request.into_unread_body())
