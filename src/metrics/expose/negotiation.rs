@@ -2,7 +2,8 @@
 //! Prometheus's "Scrape protocol content negotiation".
 //!
 //! Prometheus 3 also sends a parameter `escaping`, which says how to escape names outside the legacy character set. It
-//! is ignored: all our names are within that set, and no version of Prometheus reads the parameter in a response.
+//! is ignored: all our names are within that set, and such names are left as they are for every scheme, as client
+//! libraries leave them. No version of Prometheus reads the parameter in a response.
 
 /// The largest number of media ranges that are considered. Those after them are ignored.
 const RANGES_MAX: usize = 64;
