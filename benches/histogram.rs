@@ -69,12 +69,12 @@ fn record(criterion: &mut Criterion) {
             let ours = Ours::new();
             bencher.iter_custom(|iterations| {
                 on_threads(threads, iterations, || {
-                    let (mut recorder, labels) = (ours.recorder(), black_box(ROOT_OK));
+                    let (mut recorder, labels, now) = (ours.recorder(), black_box(ROOT_OK), Instant::now());
                     let durations_ns = &durations_ns;
                     move || {
                         durations_ns
                             .iter()
-                            .for_each(|&duration_ns| recorder.record(labels, duration_ns, None))
+                            .for_each(|&duration_ns| recorder.record(labels, duration_ns, None, black_box(now)))
                     }
                 })
             });
@@ -142,10 +142,10 @@ fn record_by_labels(criterion: &mut Criterion) {
     let durations_ns = durations_ns(BATCH);
     let mut group = criterion.benchmark_group("record_by_labels");
     group.bench_function("httpserver", |bencher| {
-        let mut recorder = Ours::new().recorder();
+        let (mut recorder, now) = (Ours::new().recorder(), Instant::now());
         bencher.iter(|| {
             for &duration_ns in &durations_ns {
-                recorder.record(black_box(ROOT_OK), duration_ns, None);
+                recorder.record(black_box(ROOT_OK), duration_ns, None, black_box(now));
             }
         });
     });
@@ -185,11 +185,11 @@ fn record_traced(criterion: &mut Criterion) {
     let durations_ns = durations_ns(BATCH);
     let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     let ours = Ours::new();
-    let mut recorder = ours.recorder();
+    let (mut recorder, now) = (ours.recorder(), Instant::now());
     criterion.bench_function("record_traced/httpserver", |bencher| {
         bencher.iter(|| {
             for &duration_ns in &durations_ns {
-                recorder.record(black_box(ROOT_OK), duration_ns, trace);
+                recorder.record(black_box(ROOT_OK), duration_ns, trace, black_box(now));
             }
         });
     });
@@ -204,8 +204,8 @@ fn render(criterion: &mut Criterion) {
         let mut out = Vec::new();
         bencher.iter(|| {
             out.clear();
-            // Like the peers, without process_*.
-            ours.metrics.render_durations(&mut out);
+            // Unlike the peers, with the other families, process_* and its system calls included.
+            ours.metrics.render(Format::Text004, 0, &mut out);
             black_box(out.len())
         });
     });

@@ -10,9 +10,6 @@
 //!
 //! [`server`] is complete for well-behaved clients. A request that waits costs it an entry in a queue, not a thread. [`guard`]
 //! protects it from hostile clients and from tiny_http. `guard` uses `server`, and `server` never names `guard`.
-#![deny(unsafe_code)]
-// The macros panic if the write fails; `diagnostics` ignores it.
-#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("httpserver runs on Linux only: it reads /proc and sets socket options of Linux");

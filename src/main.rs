@@ -1,7 +1,4 @@
 //! Wires the parts together.
-#![deny(unsafe_code)]
-// The macros panic if the write fails; `diagnostics` ignores it.
-#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 use std::env;
 use std::process::ExitCode;

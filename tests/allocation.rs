@@ -2,8 +2,9 @@
 
 use std::alloc::System;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use httpserver::metrics::{Config, Format, Labels, Method, Metrics, Path, Status, TraceContext};
+use httpserver::metrics::{Bounds, Config, Format, Labels, Method, Metrics, Path, Status, TraceContext};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -23,7 +24,11 @@ fn allocations(mut call: impl FnMut()) -> usize {
 
 #[test]
 fn neither_recording_nor_rendering_allocates_once_warm() {
-    let metrics = Arc::new(Metrics::new(Config::default()));
+    let metrics = Arc::new(Metrics::new(Config {
+        bounds: Bounds::default(),
+        max_in_flight: 10_000,
+        delay_quantiles: [Duration::from_secs(1); 3],
+    }));
     let mut recorder = metrics.recorder();
     let labels = Labels {
         method: Method::Get,
@@ -31,8 +36,8 @@ fn neither_recording_nor_rendering_allocates_once_warm() {
         status: Status::OK,
     };
     let trace = TraceContext::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-    recorder.record(labels, 1, trace);
-    let mut record = || (0..1_000).for_each(|n| recorder.record(labels, n * 3_000_000, trace));
+    recorder.record(labels, 1, trace, Instant::now());
+    let mut record = || (0..1_000).for_each(|n| recorder.record(labels, n * 3_000_000, trace, Instant::now()));
     assert_eq!(allocations(&mut record), 0);
 
     let mut out = Vec::new();

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use prometheus::Encoder as _;
 use prometheus_client::encoding::EncodeLabelSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 pub const NAME: &str = "http_request_duration_seconds";
 pub const HELP: &str = "A histogram of the HTTP request durations in seconds.";
@@ -45,7 +46,11 @@ pub struct Ours {
 impl Ours {
     pub fn new() -> Ours {
         Ours {
-            metrics: Arc::new(Metrics::new(Config::default())),
+            metrics: Arc::new(Metrics::new(Config {
+                bounds: Bounds::default(),
+                max_in_flight: 10_000,
+                delay_quantiles: [Duration::from_secs(1); 3],
+            })),
         }
     }
 
@@ -54,10 +59,10 @@ impl Ours {
     }
 
     pub fn fill(&self, series: &[Labels], durations_ns: &[u64]) {
-        let mut recorder = self.recorder();
+        let (mut recorder, now) = (self.recorder(), Instant::now());
         for &labels in series {
             for &duration_ns in durations_ns {
-                recorder.record(labels, duration_ns, None);
+                recorder.record(labels, duration_ns, None, now);
             }
         }
     }

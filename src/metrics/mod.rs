@@ -4,6 +4,7 @@
 //! writes the exposition. Recording never blocks, and rendering never waits for a recorder. The `_count`, `_sum` and
 //! buckets of one exposition describe the same observations; `record/histogram.rs` explains how.
 
+mod decimal;
 mod expose;
 mod process;
 mod record;
@@ -11,14 +12,15 @@ mod record;
 pub use expose::Format;
 pub use process::{open_fds, threads};
 pub use record::{
-    BOUND_MAX_NS, BOUNDS_MAX, Bounds, BoundsError, CloseReason, Labels, Method, Path, Recorder, Status, TraceContext,
+    BOUND_MAX_NS, BOUND_MIN_NS, BOUNDS_MAX, Bounds, BoundsError, CloseReason, Labels, Method, Path, Recorder, Status,
+    TraceContext,
 };
 
 use expose::State;
-use process::{Process, Usage};
-use record::{Buckets, SERIES_MAX, Shard, Snapshot, unix_time_ms};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use process::Process;
+use record::Recorded;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The statuses whose series for `GET /` exist from the start. Alerts and dashboards use their rates, and a rate misses
@@ -36,76 +38,40 @@ pub struct Config {
     pub delay_quantiles: [Duration; DELAY_QUANTILES.len()],
 }
 
-impl Default for Config {
-    /// Twelve bounds, 10,000 requests in flight, and the quantiles of 0 to 2 seconds.
-    fn default() -> Config {
-        Config {
-            bounds: Bounds::default(),
-            max_in_flight: 10_000,
-            delay_quantiles: DELAY_QUANTILES.map(|q| Duration::from_secs(2).mul_f64(q)),
-        }
-    }
-}
-
 /// The quantiles of the configured delay that are exposed.
 pub const DELAY_QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+
+/// [`DELAY_QUANTILES`] as values of the label `q`.
+const DELAY_QUANTILE_LABELS: [&str; DELAY_QUANTILES.len()] = ["0.5", "0.9", "0.99"];
 
 /// All metrics of the process.
 pub struct Metrics {
     config: Config,
-    buckets: Buckets,
     process: Process,
-    /// The series that exist, by their [indices](Labels::index).
-    created: [OnceLock<Created>; SERIES_MAX],
-    created_count: AtomicUsize,
+    recorded: Arc<Recorded>,
     /// Closed connections by reason.
     closed: [AtomicU64; CloseReason::ALL.len()],
-    shards: Arc<Shard>,
-    next_scrape: NextScrape,
 }
-
-/// The largest number of series that have native buckets. Further series have classic buckets only.
-///
-/// Native buckets take 2 KiB for each series and recorder. The limit keeps them within 8 MiB with 64 recorders, even if
-/// a client causes every method, path and status.
-const NATIVE_SERIES_MAX: usize = 63;
-
-/// The properties that a series has from its creation.
-#[derive(Debug)]
-struct Created {
-    /// The Unix time just before its first observation: its start timestamp.
-    at_ms: u64,
-    has_native: bool,
-}
-
-/// The number of the next scrape that exposes exemplars, from 1. It has a cache line of its own, since every
-/// observation reads it and only scrapes write it.
-#[repr(align(128))]
-struct NextScrape(AtomicU64);
 
 impl Metrics {
     /// Returns metrics without observations.
     pub fn new(config: Config) -> Metrics {
-        let metrics = Metrics {
-            buckets: Buckets::new(&config.bounds),
+        let initial = INITIAL_STATUSES.map(|status| Labels {
+            method: Method::Get,
+            path: Path::Root,
+            status,
+        });
+        Metrics {
+            recorded: Arc::new(Recorded::new(&config.bounds, initial)),
             config,
             process: Process::new(),
-            created: std::array::from_fn(|_| OnceLock::new()),
-            created_count: AtomicUsize::new(0),
             closed: std::array::from_fn(|_| AtomicU64::new(0)),
-            shards: Arc::new(Shard::new_taken(false)),
-            next_scrape: NextScrape(AtomicU64::new(1)),
-        };
-        for status in INITIAL_STATUSES {
-            let (method, path) = (Method::Get, Path::Root);
-            metrics.create(Labels { method, path, status }.index());
         }
-        metrics
     }
 
     /// Returns a recorder for one thread. Its observations outlive it.
-    pub fn recorder(self: &Arc<Self>) -> Recorder {
-        Recorder::new(Arc::clone(self))
+    pub fn recorder(&self) -> Recorder {
+        Recorder::new(Arc::clone(&self.recorded))
     }
 
     /// Counts a connection that the server closed, in `httpserver_connections_closed_total`.
@@ -120,54 +86,42 @@ impl Metrics {
     /// Each recorder's part of a series is consistent, and no count is below that of an earlier exposition. Allocates
     /// nothing if `out` has enough capacity.
     pub fn render(&self, format: Format, in_flight: usize, out: &mut Vec<u8>) {
-        expose::render(format, &self.state(in_flight, self.process.usage()), out);
-        if format != Format::Text004 {
-            // Relaxed: an observation may read either number, and its exemplar is valid with both.
-            self.next_scrape.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Appends only `http_request_duration_seconds` to `out`, as text, without a system call. This is the part of
-    /// [`render`](Metrics::render) that can be compared with other libraries.
-    pub fn render_durations(&self, out: &mut Vec<u8>) {
-        expose::render_durations(&self.state(0, Usage::default()), out);
-    }
-
-    /// Returns the Unix time at which the process started, in milliseconds. It never changes, so it identifies the
-    /// process.
-    fn started_at_ms(&self) -> u64 {
-        self.process.started_at_ms()
-    }
-
-    fn state(&self, in_flight: usize, usage: Usage) -> State<'_> {
-        State {
-            metrics: self,
+        let quantiles = self.config.delay_quantiles;
+        let state = State {
+            bounds: &self.config.bounds,
+            durations: &self.recorded,
             in_flight,
-            usage,
-        }
-    }
-
-    /// Returns the series, merged from all shards.
-    fn snapshot(&self, labels: Labels, with_native: bool) -> Snapshot {
-        let mut total = Snapshot::new(with_native);
-        for series in self.shards.list().filter_map(|shard| shard.series(labels.index())) {
-            series.add_to(&mut total);
-        }
-        total
-    }
-
-    /// Returns the properties of a series, which is created now if it does not exist.
-    fn create(&self, index: usize) -> &Created {
-        self.created[index].get_or_init(|| Created {
-            at_ms: unix_time_ms(),
-            has_native: self.created_count.fetch_add(1, Ordering::Relaxed) < NATIVE_SERIES_MAX,
-        })
+            max_in_flight: self.config.max_in_flight,
+            closed: &self.closed,
+            delay_quantiles: std::array::from_fn(|place| (DELAY_QUANTILE_LABELS[place], quantiles[place])),
+            started_at_ms: self.process.started_at_ms(),
+            usage: self.process.usage(),
+        };
+        expose::render(format, &state, out);
     }
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use std::time::Instant;
+
+    /// Returns metrics with these bounds, 10,000 requests in flight at most, and a delay of 0 to 2 seconds.
+    pub(crate) fn metrics(bounds: &str) -> Metrics {
+        Metrics::new(Config {
+            bounds: bounds.parse().unwrap(),
+            max_in_flight: 10_000,
+            delay_quantiles: DELAY_QUANTILES.map(|q| Duration::from_secs(2).mul_f64(q)),
+        })
+    }
+
+    #[test]
+    fn the_values_of_the_label_q_are_the_exposed_quantiles() {
+        assert_eq!(
+            DELAY_QUANTILE_LABELS.map(|q| q.parse::<f64>().unwrap()),
+            DELAY_QUANTILES
+        );
+    }
 
     const ROOT_OK: Labels = Labels {
         method: Method::Get,
@@ -179,14 +133,6 @@ mod tests {
         path: Path::Ui,
         status: Status::NOT_FOUND,
     };
-
-    fn metrics(bounds: &str) -> Arc<Metrics> {
-        let bounds = bounds.parse().unwrap();
-        Arc::new(Metrics::new(Config {
-            bounds,
-            ..Config::default()
-        }))
-    }
 
     fn exposition(metrics: &Metrics, format: Format) -> String {
         let mut out = Vec::new();
@@ -204,9 +150,9 @@ mod tests {
     fn the_text_exposition_has_every_line_in_order() {
         let metrics = metrics("0.1,1");
         let mut recorder = metrics.recorder();
-        recorder.record(ROOT_OK, 100_000_000, None);
-        recorder.record(ROOT_OK, 100_000_001, None);
-        recorder.record(UI_MISSING, 5_000_000_000, None);
+        recorder.record(ROOT_OK, 100_000_000, None, Instant::now());
+        recorder.record(ROOT_OK, 100_000_001, None, Instant::now());
+        recorder.record(UI_MISSING, 5_000_000_000, None, Instant::now());
         metrics.connection_closed(CloseReason::Flood);
         let expected = [
             "# HELP http_request_duration_seconds A histogram of the HTTP request durations in seconds.",
@@ -263,7 +209,9 @@ mod tests {
     #[test]
     fn openmetrics_has_its_own_metadata_bounds_exemplars_and_end() {
         let metrics = metrics("0.1,1");
-        metrics.recorder().record(ROOT_OK, 1_500_000_000, trace(true));
+        metrics
+            .recorder()
+            .record(ROOT_OK, 1_500_000_000, trace(true), Instant::now());
         let exposition = exposition(&metrics, Format::OpenMetrics100);
         let lines = reproducible(&exposition);
         assert_eq!(
@@ -303,7 +251,9 @@ mod tests {
     fn a_trace_that_is_not_sampled_is_never_exposed() {
         let metrics = metrics("1");
         let exemplar = |is_sampled| {
-            metrics.recorder().record(ROOT_OK, 500_000_000, trace(is_sampled));
+            metrics
+                .recorder()
+                .record(ROOT_OK, 500_000_000, trace(is_sampled), Instant::now());
             exposition(&metrics, Format::OpenMetrics100)
         };
         let untraced = exemplar(false);
@@ -323,10 +273,10 @@ mod tests {
         for id in 1..=9 {
             let recorder = id as usize % 3;
             let trace = TraceContext::parse(&format!("00-{id:032x}-{id:016x}-01"));
-            recorders[recorder].record(ROOT_OK, 1, trace);
+            recorders[recorder].record(ROOT_OK, 1, trace, Instant::now());
             assert!(shown(id));
             std::thread::sleep(Duration::from_millis(2));
-            recorders[(recorder + 1) % 3].record(ROOT_OK, 2, None);
+            recorders[(recorder + 1) % 3].record(ROOT_OK, 2, None, Instant::now());
             assert!(shown(id) && shown(id));
         }
     }
@@ -346,15 +296,15 @@ mod tests {
     fn observations_outlive_their_recorder_and_its_shard_is_reused() {
         let metrics = metrics("1");
         for _ in 0..3 {
-            metrics.recorder().record(ROOT_OK, 1, None);
+            metrics.recorder().record(ROOT_OK, 1, None, Instant::now());
         }
-        assert_eq!(metrics.shards.list().count(), 1);
+        assert_eq!(metrics.recorded.shards().list().count(), 1);
         let at_once = [metrics.recorder(), metrics.recorder()];
-        assert_eq!(metrics.shards.list().count(), 2);
+        assert_eq!(metrics.recorded.shards().list().count(), 2);
         for mut recorder in at_once {
-            recorder.record(ROOT_OK, 1, None);
+            recorder.record(ROOT_OK, 1, None, Instant::now());
         }
-        let total = metrics.snapshot(ROOT_OK, true);
+        let total = metrics.recorded.snapshot(ROOT_OK, true);
         assert_eq!((total.counts[0], total.native.unwrap()[0], total.sum_ns), (5, 5, 5));
     }
 

@@ -10,8 +10,9 @@ use super::record::unix_time_ms;
 use nix::libc::{RLIM_INFINITY, rlim_t};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{SysconfVar, sysconf};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ const LINKS_OF_EMPTY: u64 = 2;
 #[derive(Debug)]
 pub(super) struct Process {
     page_size_bytes: Option<u64>,
-    start_ticks: Option<u64>,
+    /// The Unix time at which the process started, by the clock at its start.
+    start_time_ms: Option<u64>,
+    /// The same, or the time at which it was asked for if it cannot be read.
     started_at_ms: u64,
 }
 
@@ -43,8 +46,7 @@ pub(super) struct Usage {
     pub open_fds: Option<u64>,
     /// The soft limit, at which `open` fails.
     pub max_fds: Option<u64>,
-    /// The Unix time at which the process started. It changes if the clock is set, since the kernel counts from the
-    /// time of boot and then changes that.
+    /// The Unix time at which the process started, by the clock at its start.
     pub start_time_ms: Option<u64>,
     pub threads: Option<u64>,
 }
@@ -52,11 +54,12 @@ pub(super) struct Usage {
 impl Process {
     pub(super) fn new() -> Process {
         keep_cpu_time_summed();
-        let start_ticks = start_ticks();
+        let page_size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+        let start_time_ms = start_time_ms();
         Process {
-            page_size_bytes: page_size_bytes(),
-            start_ticks,
-            started_at_ms: start_ticks.and_then(start_time_ms).unwrap_or_else(unix_time_ms),
+            page_size_bytes: page_size.and_then(|bytes| bytes.try_into().ok()),
+            start_time_ms,
+            started_at_ms: start_time_ms.unwrap_or_else(unix_time_ms),
         }
     }
 
@@ -74,7 +77,7 @@ impl Process {
             virtual_memory_bytes: virtual_bytes,
             open_fds: open_fds(),
             max_fds: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _hard)| soft),
-            start_time_ms: self.start_ticks.and_then(start_time_ms),
+            start_time_ms: self.start_time_ms,
             threads: threads(),
         }
     }
@@ -116,63 +119,25 @@ pub fn threads() -> Option<u64> {
         .checked_sub(LINKS_OF_EMPTY)
 }
 
-/// Returns when the process started, in ticks since the system's boot.
-fn start_ticks() -> Option<u64> {
-    parse_start_ticks(&String::from_utf8_lossy(&fs::read("/proc/self/stat").ok()?))
-}
-
-/// Returns field 22 of /proc/self/stat.
+/// Returns field 22 of /proc/self/stat: when the process started, in ticks since the system's boot.
 fn parse_start_ticks(stat: &str) -> Option<u64> {
     // Field 2 is the program's name in parentheses. It may contain anything, parentheses and spaces included.
     let (_, from_field_3) = stat.rsplit_once(')')?;
     from_field_3.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
 
-/// Returns the Unix time of a number of ticks since boot, to the tick.
-fn start_time_ms(start_ticks: u64) -> Option<u64> {
+/// Returns the Unix time at which the process started, to the tick.
+fn start_time_ms() -> Option<u64> {
+    let start_ticks = parse_start_ticks(&String::from_utf8_lossy(&fs::read("/proc/self/stat").ok()?))?;
     Some(boot_time_seconds()? * 1_000 + start_ticks * (1_000 / TICKS_PER_SECOND))
 }
 
 /// Returns the Unix time of boot from the line `btime` of /proc/stat, as Prometheus's client for Go does.
-///
-/// The file grows with the number of processors and interrupts, so it is read in parts rather than into one large
-/// buffer.
 fn boot_time_seconds() -> Option<u64> {
-    const NAME: &[u8] = b"\nbtime ";
-    // `btime 18446744073709551615` between two newlines.
-    const LINE_MAX_BYTES: usize = 28;
-    let mut file = File::open("/proc/stat").ok()?;
-    let (mut buffer, mut len) = ([0; 4_096], 0);
-    loop {
-        match file.read(&mut buffer[len..]).ok()? {
-            0 => return None,
-            more => len += more,
-        }
-        if let Some(start) = buffer[..len].windows(NAME.len()).position(|window| window == NAME) {
-            let value = &buffer[start + NAME.len()..len];
-            if let Some(end) = value.iter().position(|&byte| byte == b'\n') {
-                return str::from_utf8(&value[..end]).ok()?.parse().ok();
-            }
-        }
-        // The line may be split between two parts.
-        let kept = len.min(LINE_MAX_BYTES);
-        buffer.copy_within(len - kept..len, 0);
-        len = kept;
-    }
-}
-
-/// Returns the page size, which differs between arm64 kernels, from the auxiliary vector: pairs of a type and a value,
-/// each a native word (getauxval(3)).
-fn page_size_bytes() -> Option<u64> {
-    const AT_PAGESZ: usize = 6;
-    const WORD: usize = size_of::<usize>();
-    let vector = fs::read("/proc/self/auxv").ok()?;
-    let word = |bytes: &[u8]| bytes.try_into().ok().map(usize::from_ne_bytes);
-    vector
-        .chunks_exact(2 * WORD)
-        .find(|pair| word(&pair[..WORD]) == Some(AT_PAGESZ))
-        .and_then(|pair| word(&pair[WORD..]))
-        .map(|size| size as u64)
+    let lines = BufReader::new(File::open("/proc/stat").ok()?).lines();
+    lines
+        .map_while(Result::ok)
+        .find_map(|line| line.strip_prefix("btime ")?.parse().ok())
 }
 
 /// Returns the number of open descriptors.

@@ -147,10 +147,11 @@ impl Worker {
                 })
             }
         };
-        let duration = arrived.elapsed();
+        let now = Instant::now();
+        let duration = now - arrived;
         let labels = Labels { method, path, status };
-        self.recorder
-            .record(labels, u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), trace);
+        let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.recorder.record(labels, duration_ns, trace, now);
         if let Some(log) = self.shared.log.as_ref().filter(|_| !is_probe) {
             log.append(labels, duration, peer, trace);
         }

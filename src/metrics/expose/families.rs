@@ -1,8 +1,28 @@
 //! The metric families, each described once for all formats. To add one, add it here.
 
-use super::{Label, State, decimal};
-use crate::metrics::record::CloseReason;
-use std::sync::atomic::Ordering;
+use crate::metrics::decimal;
+use crate::metrics::process::Usage;
+use crate::metrics::record::{Bounds, CloseReason, Recorded};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Everything that is exposed, as of one scrape.
+pub(crate) struct State<'a> {
+    pub bounds: &'a Bounds,
+    pub durations: &'a Recorded,
+    pub in_flight: usize,
+    pub max_in_flight: usize,
+    /// Closed connections by reason.
+    pub closed: &'a [AtomicU64; CloseReason::ALL.len()],
+    /// Each value of the label `q`, and that quantile.
+    pub delay_quantiles: [(&'static str, Duration); 3],
+    /// The Unix time at which the process started.
+    pub started_at_ms: u64,
+    pub usage: Usage,
+}
+
+/// A label's name and value. No value needs escaping.
+pub(super) type Label<'a> = (&'a str, &'a str);
 
 /// A metric family.
 pub(super) struct Family {
@@ -84,7 +104,7 @@ impl Value {
     }
 }
 
-/// All families, in the order of the exposition. The first one is the histogram.
+/// All families, in the order of the exposition.
 pub(super) static FAMILIES: [Family; 14] = [
     Family {
         name: "http_request_duration_seconds",
@@ -92,98 +112,106 @@ pub(super) static FAMILIES: [Family; 14] = [
         help: "A histogram of the HTTP request durations in seconds.",
         samples: Samples::Durations,
     },
-    Family {
-        name: "http_requests_in_flight",
-        kind: Kind::Gauge,
-        help: "HTTP requests received and not yet responded to.",
-        samples: Samples::One(|state| Some(Value::Integer(state.in_flight as u64))),
-    },
-    Family {
-        name: "httpserver_max_in_flight",
-        kind: Kind::Gauge,
-        help: "The largest number of HTTP requests in flight; more get a 503.",
-        samples: Samples::One(|state| Some(Value::Integer(state.metrics.config.max_in_flight as u64))),
-    },
-    Family {
-        name: "httpserver_connections_closed_total",
-        kind: Kind::Counter,
-        help: "Connections that the server closed, by reason.",
-        samples: Samples::Each(|state, sample| {
-            for reason in CloseReason::ALL {
-                let closed = state.metrics.closed[reason as usize].load(Ordering::Relaxed);
-                sample(("reason", reason.as_str()), Value::Integer(closed));
+    gauge(
+        "http_requests_in_flight",
+        "HTTP requests received and not yet responded to.",
+        |state| Some(Value::Integer(state.in_flight as u64)),
+    ),
+    gauge(
+        "httpserver_max_in_flight",
+        "The largest number of HTTP requests in flight; more get a 503.",
+        |state| Some(Value::Integer(state.max_in_flight as u64)),
+    ),
+    each(
+        Kind::Counter,
+        "httpserver_connections_closed_total",
+        "Connections that the server closed, by reason.",
+        |state, sample| {
+            for (reason, closed) in CloseReason::ALL.iter().zip(state.closed) {
+                sample(
+                    ("reason", reason.as_str()),
+                    Value::Integer(closed.load(Ordering::Relaxed)),
+                );
             }
-        }),
-    },
-    Family {
-        name: "httpserver_delay_quantile_seconds",
-        kind: Kind::Gauge,
-        help: "Quantiles of the configured delay of GET / with status 200.",
-        samples: Samples::Each(|state, sample| {
-            for (q, delay) in ["0.5", "0.9", "0.99"]
-                .into_iter()
-                .zip(state.metrics.config.delay_quantiles)
-            {
+        },
+    ),
+    each(
+        Kind::Gauge,
+        "httpserver_delay_quantile_seconds",
+        "Quantiles of the configured delay of GET / with status 200.",
+        |state, sample| {
+            for (q, delay) in state.delay_quantiles {
                 // A delay is at most an hour.
                 sample(("q", q), Value::Nanoseconds(delay.as_nanos() as u64));
             }
-        }),
-    },
+        },
+    ),
+    each(
+        Kind::Info,
+        "httpserver_build_info",
+        "The version of the running server.",
+        |_, sample| sample(("version", env!("CARGO_PKG_VERSION")), Value::Integer(1)),
+    ),
+    gauge(
+        "httpserver_start_time_seconds",
+        "Start time of the process since unix epoch in seconds, by its clock at the start; it never changes.",
+        |state| Some(Value::UnixMilliseconds(state.started_at_ms)),
+    ),
     Family {
-        name: "httpserver_build_info",
-        kind: Kind::Info,
-        help: "The version of the running server.",
-        samples: Samples::Each(|_, sample| sample(("version", env!("CARGO_PKG_VERSION")), Value::Integer(1))),
-    },
-    Family {
-        name: "httpserver_start_time_seconds",
-        kind: Kind::Gauge,
-        help: "Start time of the process since unix epoch in seconds, by its clock at the start; it never changes.",
-        samples: Samples::One(|state| Some(Value::UnixMilliseconds(state.metrics.started_at_ms()))),
-    },
-    Family {
-        name: "process_cpu_seconds_total",
         kind: Kind::Counter,
-        help: "Total user and system CPU time spent in seconds.",
-        samples: Samples::One(|state| state.usage.cpu_ns.map(Value::Nanoseconds)),
+        ..gauge(
+            "process_cpu_seconds_total",
+            "Total user and system CPU time spent in seconds.",
+            |state| state.usage.cpu_ns.map(Value::Nanoseconds),
+        )
     },
-    Family {
-        name: "process_resident_memory_bytes",
-        kind: Kind::Gauge,
-        help: "Resident memory size in bytes.",
-        samples: Samples::One(|state| state.usage.resident_memory_bytes.map(Value::Integer)),
-    },
-    Family {
-        name: "process_virtual_memory_bytes",
-        kind: Kind::Gauge,
-        help: "Virtual memory size in bytes.",
-        samples: Samples::One(|state| state.usage.virtual_memory_bytes.map(Value::Integer)),
-    },
-    Family {
-        name: "process_open_fds",
-        kind: Kind::Gauge,
-        help: "Number of open file descriptors.",
-        samples: Samples::One(|state| state.usage.open_fds.map(Value::Integer)),
-    },
-    Family {
-        name: "process_max_fds",
-        kind: Kind::Gauge,
-        help: "Maximum number of open file descriptors.",
-        samples: Samples::One(|state| state.usage.max_fds.map(Value::Integer)),
-    },
-    Family {
-        name: "process_start_time_seconds",
-        kind: Kind::Gauge,
-        help: "Start time of the process since unix epoch in seconds.",
-        samples: Samples::One(|state| state.usage.start_time_ms.map(Value::UnixMilliseconds)),
-    },
-    Family {
-        name: "process_threads",
-        kind: Kind::Gauge,
-        help: "Number of OS threads in the process.",
-        samples: Samples::One(|state| state.usage.threads.map(Value::Integer)),
-    },
+    gauge(
+        "process_resident_memory_bytes",
+        "Resident memory size in bytes.",
+        |state| state.usage.resident_memory_bytes.map(Value::Integer),
+    ),
+    gauge(
+        "process_virtual_memory_bytes",
+        "Virtual memory size in bytes.",
+        |state| state.usage.virtual_memory_bytes.map(Value::Integer),
+    ),
+    gauge("process_open_fds", "Number of open file descriptors.", |state| {
+        state.usage.open_fds.map(Value::Integer)
+    }),
+    gauge("process_max_fds", "Maximum number of open file descriptors.", |state| {
+        state.usage.max_fds.map(Value::Integer)
+    }),
+    gauge(
+        "process_start_time_seconds",
+        "Start time of the process since unix epoch in seconds.",
+        |state| state.usage.start_time_ms.map(Value::UnixMilliseconds),
+    ),
+    gauge("process_threads", "Number of OS threads in the process.", |state| {
+        state.usage.threads.map(Value::Integer)
+    }),
 ];
+
+/// Returns a gauge of one sample without labels, or none if the value is not available.
+const fn gauge(name: &'static str, help: &'static str, value: fn(&State) -> Option<Value>) -> Family {
+    let (kind, samples) = (Kind::Gauge, Samples::One(value));
+    Family {
+        name,
+        kind,
+        help,
+        samples,
+    }
+}
+
+/// Returns a family of samples with one label each.
+const fn each(kind: Kind, name: &'static str, help: &'static str, for_each: fn(&State, Sample)) -> Family {
+    let samples = Samples::Each(for_each);
+    Family {
+        name,
+        kind,
+        help,
+        samples,
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -194,14 +222,6 @@ mod tests {
         for family in &FAMILIES {
             assert!(family.name.ends_with(family.kind.suffix()), "{}", family.name);
         }
-    }
-
-    #[test]
-    fn the_values_of_the_label_q_are_the_exposed_quantiles() {
-        assert_eq!(
-            ["0.5", "0.9", "0.99"].map(|q| q.parse::<f64>().unwrap()),
-            crate::metrics::DELAY_QUANTILES
-        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What the Prometheus text format and OpenMetrics 1.0.0 share: one line for each sample, many for a histogram.
 
-use super::families::{Family, Value};
-use super::{Encoder, Label, Series, decimal};
+use super::encoder::{Encoder, Series};
+use super::families::{Family, Label, Value};
+use crate::metrics::decimal;
 use crate::metrics::record::{Bounds, Exemplar};
 
 /// The differences between the two formats.
@@ -19,9 +20,15 @@ pub(super) struct Dialect {
 
 /// An exposition in one of the two formats.
 pub(super) struct Lines<'a> {
-    pub dialect: &'static Dialect,
-    pub bounds: &'a Bounds,
-    pub out: &'a mut Vec<u8>,
+    dialect: &'static Dialect,
+    bounds: &'a Bounds,
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(dialect: &'static Dialect, bounds: &'a Bounds, out: &'a mut Vec<u8>) -> Lines<'a> {
+        Lines { dialect, bounds, out }
+    }
 }
 
 impl Encoder for Lines<'_> {

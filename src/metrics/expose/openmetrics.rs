@@ -1,8 +1,9 @@
 //! OpenMetrics 1.0.0. Source: its specification, whose sections are cited by name.
 
+use super::encoder::with_exemplar_labels;
 use super::families::{Family, Kind};
 use super::lines::{Dialect, put, put_labels};
-use super::{decimal, with_exemplar_labels};
+use crate::metrics::decimal;
 use crate::metrics::record::Exemplar;
 
 pub(super) static DIALECT: Dialect = Dialect {
@@ -34,28 +35,13 @@ pub(super) fn put_metadata(out: &mut Vec<u8>, family: &Family, name: &str) {
     put(out, &["# HELP ", name, " ", family.help, "\n"]);
 }
 
-/// Appends a bound ("Considerations: Canonical Numbers"): the exact decimal, recognizable as a float, with an exponent
-/// below 0.0001. From 10^6 there would be an exponent again, but every bound is below that.
+/// Appends a bound ("Considerations: Canonical Numbers"): the exact decimal, recognizable as a float. No bound is so small
+/// or so large that its canonical form has an exponent.
 pub(super) fn bound(out: &mut Vec<u8>, upper_ns: u64) {
-    if upper_ns >= 100_000 {
-        decimal::seconds(out, u128::from(upper_ns));
-        if upper_ns.is_multiple_of(decimal::NS_PER_SECOND) {
-            out.extend_from_slice(b".0");
-        }
-        return;
+    decimal::seconds(out, u128::from(upper_ns));
+    if upper_ns.is_multiple_of(decimal::NS_PER_SECOND) {
+        out.extend_from_slice(b".0");
     }
-    let start = out.len();
-    decimal::integer(out, upper_ns);
-    // 12300 is 1.23e-05: the first of n digits counts 10^(n - 10) seconds.
-    let exponent = 10 - (out.len() - start);
-    while out.len() > start + 1 && out.last() == Some(&b'0') {
-        out.pop();
-    }
-    if out.len() > start + 1 {
-        out.insert(start + 1, b'.');
-    }
-    out.extend_from_slice(b"e-0");
-    decimal::integer(out, exponent as u64);
 }
 
 /// Appends an exemplar ("Exemplars"): its labels, value and timestamp.
@@ -73,21 +59,18 @@ pub(super) fn exemplar(out: &mut Vec<u8>, path: &str, exemplar: &Exemplar) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::TraceContext;
+    use crate::metrics::record::{BOUND_MAX_NS, BOUND_MIN_NS, TraceContext};
 
     #[test]
     fn bounds_are_canonical() {
         for (upper_ns, expected) in [
-            (1, "1e-09"),
-            (10, "1e-08"),
-            (12_345, "1.2345e-05"),
-            (99_999, "9.9999e-05"),
-            (100_000, "0.0001"),
+            (BOUND_MIN_NS, "0.0001"),
+            (123_450, "0.00012345"),
             (150_000_000, "0.15"),
             (1_000_000_000, "1.0"),
             (10_000_000_000, "10.0"),
             (2_500_000_000, "2.5"),
-            (100_000_000_000_000, "100000.0"),
+            (BOUND_MAX_NS, "100000.0"),
         ] {
             let mut out = Vec::new();
             bound(&mut out, upper_ns);

@@ -1,8 +1,10 @@
 //! OpenMetrics 2.0, which is experimental. Source: its specification 2.0.0-rc0, whose sections are cited by name.
 
-use super::families::{Family, Kind, Value};
+use super::encoder::{Encoder, Series};
+use super::families::{Family, Kind, Label, Value};
 use super::lines::{put, put_labels};
-use super::{Encoder, Label, Series, decimal, native, openmetrics};
+use super::{native, openmetrics};
+use crate::metrics::decimal;
 use crate::metrics::record::{Bounds, NATIVE_SCHEMA};
 
 /// `ZERO_THRESHOLD_SECONDS` as text.

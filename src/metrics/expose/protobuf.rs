@@ -3,8 +3,9 @@
 //!
 //! Each family is a message `MetricFamily`, preceded by its length.
 
-use super::families::{Family, Kind, Value};
-use super::{Encoder, Label, Series, native, with_exemplar_labels};
+use super::encoder::{Encoder, Series, with_exemplar_labels};
+use super::families::{Family, Kind, Label, Value};
+use super::native;
 use crate::metrics::record::{Bounds, Exemplar, NATIVE_SCHEMA, ZERO_THRESHOLD_SECONDS};
 
 /// An exposition.

@@ -1,8 +1,8 @@
 //! The Prometheus text format. Source: Prometheus's "Exposition formats", section "Text-based format", version 0.0.4.
 
-use super::decimal;
 use super::families::{Family, Kind};
 use super::lines::{Dialect, put};
+use crate::metrics::decimal;
 
 pub(super) static DIALECT: Dialect = Dialect {
     metadata,

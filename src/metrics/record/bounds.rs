@@ -1,18 +1,18 @@
 //! The histogram's bucket bounds: the flag `--buckets`.
 
-use crate::metrics::expose::decimal::{self, NS_PER_SECOND};
+use crate::metrics::decimal::{self, NS_PER_SECOND};
 use std::{fmt, str::FromStr};
 
 /// The largest number of bounds. With `+Inf` they make 64 buckets a series.
 pub const BOUNDS_MAX: usize = 63;
 
-/// The largest bound: a little more than a day.
-///
-/// Below 10^6 seconds no bound needs an exponent in OpenMetrics ("Canonical Numbers"), and every bound in
-/// nanoseconds is a whole number that a float64 holds exactly.
+/// The smallest bound: 0.1 ms. From here to 10^6 seconds no bound needs an exponent in OpenMetrics ("Canonical Numbers").
+pub const BOUND_MIN_NS: u64 = NS_PER_SECOND / 10_000;
+
+/// The largest bound: a little more than a day. In nanoseconds every bound is a whole number that a float64 holds exactly.
 pub const BOUND_MAX_NS: u64 = 100_000 * NS_PER_SECOND;
 
-/// Inclusive upper bounds of buckets, in whole nanoseconds, above zero and strictly increasing. `+Inf` is implied.
+/// Inclusive upper bounds of buckets, in whole nanoseconds, strictly increasing, from [`BOUND_MIN_NS`] to [`BOUND_MAX_NS`]. `+Inf` is implied.
 ///
 /// Parsed from seconds: a list `0.1,0.15`; `linear:START,WIDTH,COUNT`; `exponential:START,FACTOR,COUNT`, where each
 /// bound is the previous one times the factor, rounded to the nearest nanosecond. Displayed as a list of exact decimals
@@ -27,7 +27,7 @@ impl Bounds {
         if upper_ns.is_empty() || upper_ns.len() > BOUNDS_MAX {
             return Err(COUNT);
         }
-        if upper_ns[0] == 0 || upper_ns.iter().any(|&ns| ns > BOUND_MAX_NS) {
+        if upper_ns.iter().any(|ns| !(BOUND_MIN_NS..=BOUND_MAX_NS).contains(ns)) {
             return Err(RANGE);
         }
         if !upper_ns.is_sorted_by(|below, above| below < above) {
@@ -89,9 +89,10 @@ impl fmt::Display for BoundsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}; allowed are 1 to {BOUNDS_MAX} increasing bounds above 0 and up to {} seconds (+Inf is added), as a list \
+            "{}; allowed are 1 to {BOUNDS_MAX} increasing bounds from {} to {} seconds (+Inf is added), as a list \
              such as 0.1,0.15,0.225, as linear:START,WIDTH,COUNT or as exponential:START,FACTOR,COUNT",
             self.0,
+            BOUND_MIN_NS as f64 / NS_PER_SECOND as f64,
             BOUND_MAX_NS / NS_PER_SECOND
         )
     }
@@ -105,7 +106,8 @@ impl FromStr for Bounds {
     /// # Errors
     ///
     /// Returns an error if the text has none of the three forms, or if its bounds do not increase, are more than
-    /// [`BOUNDS_MAX`], or are not above zero and at most [`BOUND_MAX_NS`].
+    /// [`BOUNDS_MAX`], or are not from [`BOUND_MIN_NS`] to
+    /// [`BOUND_MAX_NS`].
     fn from_str(text: &str) -> Result<Bounds, BoundsError> {
         let upper_ns = if let Some(fields) = text.strip_prefix("linear:") {
             progression(fields, |upper_ns, width_ns| upper_ns.checked_add(width_ns))
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(displayed("exponential:0.1,1.5,5"), "0.1,0.15,0.225,0.3375,0.50625");
         assert_eq!(displayed("linear:0.25,0.25,8"), "0.25,0.5,0.75,1,1.25,1.5,1.75,2");
         assert_eq!(
-            displayed("exponential:0.000000001,10,15").split(',').next_back(),
+            displayed("exponential:0.0001,10,10").split(',').next_back(),
             Some("100000")
         );
         assert_eq!(displayed("linear:1,0.000000001,63").split(',').count(), 63);
@@ -213,6 +215,7 @@ mod tests {
             "0.2,0.1",
             "0.1,,0.2",
             "0.0000000001",
+            "0.000099999",
             "100000.000000001",
             "18446744073.709551616",
             "99999999999999999999999999",
@@ -236,7 +239,8 @@ mod tests {
         ] {
             let error = text.parse::<Bounds>().expect_err(text).to_string();
             assert!(
-                error.contains("allowed are 1 to 63 increasing bounds") && !error.contains('\n'),
+                error.contains("allowed are 1 to 63 increasing bounds from 0.0001 to 100000 seconds")
+                    && !error.contains('\n'),
                 "{text}: {error}"
             );
         }
@@ -257,7 +261,7 @@ mod tests {
         ) {
             if let Ok(bounds) = text.parse::<Bounds>() {
                 prop_assert!((1..=BOUNDS_MAX).contains(&bounds.upper_ns().len()));
-                prop_assert!(bounds.upper_ns()[0] > 0 && bounds.largest_ns() <= BOUND_MAX_NS);
+                prop_assert!(bounds.upper_ns()[0] >= BOUND_MIN_NS && bounds.largest_ns() <= BOUND_MAX_NS);
                 prop_assert!(bounds.upper_ns().is_sorted_by(|below, above| below < above));
                 prop_assert_eq!(bounds.to_string().parse(), Ok(bounds));
             }

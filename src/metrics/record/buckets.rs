@@ -1,7 +1,7 @@
 //! The buckets of a histogram, classic and native, and the search for the buckets of a duration.
 
 use super::bounds::{BOUND_MAX_NS, Bounds};
-use crate::metrics::expose::decimal::NS_PER_SECOND;
+use crate::metrics::decimal::NS_PER_SECOND;
 
 /// The schema of the native buckets: 2^3 = 8 for each power of two (OpenMetrics 2.0, "Native Buckets").
 pub(crate) const NATIVE_SCHEMA: i8 = 3;
@@ -134,7 +134,7 @@ impl Buckets {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bounds::BOUNDS_MAX;
+    use super::super::bounds::{BOUND_MIN_NS, BOUNDS_MAX};
     use super::*;
     use proptest::prelude::*;
 
@@ -159,12 +159,12 @@ mod tests {
 
     #[test]
     fn the_limits_of_the_range_fall_into_the_first_and_last_bucket() {
-        let buckets = buckets("0.000000001,0.000000002,100000");
+        let buckets = buckets("0.0001,0.000100001,100000");
         for (duration_ns, classic, native) in [
             (0, 0, 0),
-            (1, 0, 0),
-            (2, 1, 0),
-            (3, 2, 0),
+            (BOUND_MIN_NS, 0, 54),
+            (BOUND_MIN_NS + 1, 1, 54),
+            (BOUND_MIN_NS + 2, 2, 54),
             (BOUND_MAX_NS, 2, 256),
             (BEYOND_NS, 3, 256),
             (1 << 53, 3, 256),
@@ -210,7 +210,7 @@ mod tests {
 
         #[test]
         fn a_duration_falls_into_the_first_buckets_that_contain_it(
-            upper_ns in proptest::collection::btree_set(1..=BOUND_MAX_NS, 1..=BOUNDS_MAX),
+            upper_ns in proptest::collection::btree_set(BOUND_MIN_NS..=BOUND_MAX_NS, 1..=BOUNDS_MAX),
             anywhere: u64,
             power in 0..64u32,
             small in 0..=10_000_000_000u64,

@@ -15,8 +15,13 @@ const LOG_LEN: u64 = 64;
 #[cfg(loom)]
 const LOG_LEN: u64 = 4;
 
-/// The mark of an exemplar with a sampled trace: above the number of any scrape.
-const SAMPLED: u64 = u64::MAX;
+/// For how long no untraced observation replaces an untraced exemplar, so that the clock is not read on every
+/// observation.
+const UNTRACED_FOR_MS: u64 = 15_000;
+
+/// For how long no untraced observation replaces a sampled exemplar. Tracing backends forget traces in time, and then a
+/// link to one leads nowhere.
+const SAMPLED_FOR_MS: u64 = 3_600_000;
 
 /// The largest number of native buckets that a reader copies before it catches up with the writer: about as many as
 /// there are classic ones.
@@ -83,9 +88,9 @@ const READS_BEFORE_YIELD: u32 = 16;
 ///
 /// # Exemplars
 ///
-/// Each bucket has an [`ExemplarSlot`]. A sampled trace always becomes the exemplar and stays until the next sampled
-/// one of its bucket, across any number of scrapes. Until a bucket has one, the first observation after each scrape
-/// becomes its exemplar, so that the clock is not read on every observation.
+/// Each bucket has an [`ExemplarSlot`]. A sampled trace always becomes the exemplar. Another observation does if the
+/// exemplar is old: [`UNTRACED_FOR_MS`], or [`SAMPLED_FOR_MS`] if it is sampled. Scrapes change nothing, so scrapers do
+/// not influence each other.
 ///
 /// The writer fills the slot after it has published the observation, and a reader reads the slots before the counts. So
 /// the observation of an exemplar is always part of the counts beside it.
@@ -101,7 +106,7 @@ pub(crate) struct Histogram {
     published: Word,
     /// Only as many as there are bounds, and one for `+Inf`, are used.
     classic: [Bucket; BUCKETS_MAX],
-    /// The counts of the native buckets. Empty if the series has only classic ones.
+    /// The counts of the native buckets.
     native: Box<[Word]>,
     log: [LogEntry; LOG_LEN as usize],
     /// One for each classic bucket.
@@ -112,10 +117,9 @@ pub(crate) struct Histogram {
 struct Bucket {
     /// Observations in this bucket alone, not cumulative.
     count: Word,
-    /// The scrape for which the exemplar was written, or [`SAMPLED`] if it has a trace. Only the writer reads it. It is
-    /// here rather than in the slot, so that an observation that does not become an exemplar touches no further cache
-    /// line.
-    exemplar_scrape: Word,
+    /// The time until which only a sampled trace replaces the exemplar. Only the writer reads it. It is here rather than
+    /// in the slot, so that an observation that does not become an exemplar touches no further cache line.
+    exemplar_until_ms: Word,
 }
 
 /// An observation in the log: the state after it. The alignment keeps an entry within one cache line.
@@ -167,9 +171,18 @@ pub(crate) struct Counts<'a> {
     pub native: &'a mut [u64],
 }
 
+/// Returns for how long only a sampled trace replaces an exemplar with this trace.
+fn kept_ms(trace: Option<TraceContext>) -> u64 {
+    if trace.is_some() {
+        SAMPLED_FOR_MS
+    } else {
+        UNTRACED_FOR_MS
+    }
+}
+
 impl Histogram {
     /// Returns an empty histogram. `classic` is the number of classic buckets, `+Inf` included, at most
-    /// [`BUCKETS_MAX`]; `native` is the number of native ones, either all or 0.
+    /// [`BUCKETS_MAX`]; `native` is the number of native ones, [`NATIVE_BUCKETS`] except for loom.
     pub(crate) fn new(classic: usize, native: usize) -> Histogram {
         Histogram {
             published: Word::default(),
@@ -187,16 +200,18 @@ impl Histogram {
 
     /// Adds an observation. For the writer only.
     ///
-    /// `place` is within the numbers of buckets, `scrape` is the number of the next scrape, from 1, and `trace` is
-    /// sampled.
+    /// `place` is within the numbers of buckets, `now_ms` never decreases, and `trace` is sampled.
     #[inline]
-    pub(crate) fn observe(&self, place: Place, duration_ns: u64, scrape: u64, trace: Option<TraceContext>) {
+    pub(crate) fn observe(&self, place: Place, duration_ns: u64, now_ms: u64, trace: Option<TraceContext>) {
         let observation = self.published.own() + 1;
         let sum_ns = self.log_entry(observation - 1).sum_ns(Word::own) + u128::from(duration_ns);
-        let Bucket { count, exemplar_scrape } = &self.classic[place.classic];
+        let Bucket {
+            count,
+            exemplar_until_ms,
+        } = &self.classic[place.classic];
         let new_count = count.own() + 1;
-        let native = self.native.get(place.native);
-        let new_native_count = native.map_or(0, |count| count.own() + 1);
+        let native = &self.native[place.native];
+        let new_native_count = native.own() + 1;
         self.log_entry(observation)
             .write(place, new_count, new_native_count, sum_ns);
 
@@ -204,12 +219,9 @@ impl Histogram {
         fence(Ordering::Release);
 
         count.store(new_count, Ordering::Relaxed);
-        if let Some(count) = native {
-            count.store(new_native_count, Ordering::Relaxed);
-        }
-        if trace.is_some() || exemplar_scrape.own() < scrape {
-            let written_for = if trace.is_some() { SAMPLED } else { scrape };
-            exemplar_scrape.store(written_for, Ordering::Relaxed);
+        native.store(new_native_count, Ordering::Relaxed);
+        if trace.is_some() || exemplar_until_ms.own() <= now_ms {
+            exemplar_until_ms.store(now_ms + kept_ms(trace), Ordering::Relaxed);
             self.write_exemplar(place.classic, duration_ns, trace);
         }
     }
@@ -227,8 +239,11 @@ impl Histogram {
     pub(crate) fn add_to(&self, total: &mut Snapshot) {
         // Before the counts: see "Exemplars" above.
         for (latest, slot) in total.exemplars.iter_mut().zip(&self.exemplars) {
-            // A sampled trace wins over an untraced exemplar, then the later one wins.
-            let rank = |exemplar: &Exemplar| (exemplar.trace.is_some(), exemplar.timestamp_ms);
+            // As within a shard, a sampled trace gives way only to one that is newer by its time.
+            let rank = |exemplar: &Exemplar| match exemplar.trace {
+                Some(_) => exemplar.timestamp_ms + SAMPLED_FOR_MS,
+                None => exemplar.timestamp_ms,
+            };
             if let Some(exemplar) = slot.read()
                 && latest.as_ref().is_none_or(|latest| rank(latest) < rank(&exemplar))
             {
@@ -304,7 +319,8 @@ pub(crate) struct Snapshot {
     /// By native bucket. `None` if they are not read.
     pub native: Option<[u64; NATIVE_BUCKETS]>,
     pub sum_ns: u128,
-    /// By classic bucket: the latest of all shards that has a sampled trace, or else the latest.
+    /// By classic bucket: the latest of all shards that has a sampled trace, or else the latest. An untraced one that is
+    /// more than an hour newer than the sampled one wins.
     pub exemplars: [Option<Exemplar>; BUCKETS_MAX],
 }
 
@@ -360,13 +376,14 @@ mod tests {
     }
 
     #[test]
-    fn without_a_trace_the_first_observation_after_a_scrape_is_the_exemplar() {
+    fn an_untraced_exemplar_stays_for_15_seconds() {
         let histogram = Histogram::new(2, NATIVE_BUCKETS);
         assert_eq!(exemplar(&histogram), None);
-        histogram.observe(at(0), 10, 1, None);
-        histogram.observe(at(0), 20, 1, None);
-        assert_eq!(exemplar(&histogram), Some((10, None)));
-        histogram.observe(at(0), 30, 2, None);
+        histogram.observe(at(0), 10, 0, None);
+        histogram.observe(at(0), 20, UNTRACED_FOR_MS - 1, None);
+        // However often it is read.
+        assert_eq!([exemplar(&histogram), exemplar(&histogram)], [Some((10, None)); 2]);
+        histogram.observe(at(0), 30, UNTRACED_FOR_MS, None);
         assert_eq!(exemplar(&histogram), Some((30, None)));
     }
 
@@ -375,18 +392,48 @@ mod tests {
     }
 
     #[test]
-    fn a_sampled_exemplar_stays_across_scrapes_until_a_newer_sampled_one() {
+    fn a_sampled_exemplar_stays_for_an_hour_or_until_the_next_sampled_one() {
         let histogram = Histogram::new(2, NATIVE_BUCKETS);
-        histogram.observe(at(0), 10, 1, None);
+        histogram.observe(at(0), 10, 0, None);
         histogram.observe(at(0), 20, 1, trace(2));
-        histogram.observe(at(0), 30, 1, trace(3));
-        histogram.observe(at(0), 40, 1, None);
+        histogram.observe(at(0), 30, 2, trace(3));
+        histogram.observe(at(0), 40, 1 + SAMPLED_FOR_MS, None);
         assert_eq!(exemplar(&histogram), Some((30, trace(3))));
-        histogram.observe(at(0), 50, 2, None);
-        histogram.observe(at(0), 60, 3, None);
-        assert_eq!(exemplar(&histogram), Some((30, trace(3))));
-        histogram.observe(at(0), 70, 3, trace(7));
-        assert_eq!(exemplar(&histogram), Some((70, trace(7))));
+        histogram.observe(at(0), 50, 1 + SAMPLED_FOR_MS, trace(5));
+        histogram.observe(at(0), 60, 2 * SAMPLED_FOR_MS, None);
+        assert_eq!(exemplar(&histogram), Some((50, trace(5))));
+        histogram.observe(at(0), 70, 1 + 2 * SAMPLED_FOR_MS, None);
+        // In the slot, since its time of day is not an hour later in this test.
+        assert_eq!(
+            histogram.exemplars[0].read().map(|exemplar| exemplar.duration_ns),
+            Some(70)
+        );
+    }
+
+    #[test]
+    fn a_sampled_exemplar_gives_way_to_one_of_another_shard_that_is_an_hour_newer() {
+        let shards = [Histogram::new(1, NATIVE_BUCKETS), Histogram::new(1, NATIVE_BUCKETS)];
+        let write = |shard: usize, timestamp_ms, trace| {
+            shards[shard].exemplars[0].write(Exemplar {
+                duration_ns: timestamp_ms,
+                timestamp_ms,
+                trace,
+            });
+        };
+        let merged = || {
+            let [one, other] = [[0, 1], [1, 0]].map(|order| {
+                let mut total = Snapshot::new(true);
+                order.iter().for_each(|&shard| shards[shard].add_to(&mut total));
+                total.exemplars[0].map(|exemplar| exemplar.timestamp_ms)
+            });
+            assert_eq!(one, other, "whatever the order");
+            one
+        };
+        write(0, 1_000, trace(1));
+        write(1, 999 + SAMPLED_FOR_MS, None);
+        assert_eq!(merged(), Some(1_000));
+        write(1, 1_001 + SAMPLED_FOR_MS, None);
+        assert_eq!(merged(), Some(1_001 + SAMPLED_FOR_MS));
     }
 
     #[test]
@@ -408,12 +455,12 @@ mod tests {
         assert_eq!(merged(), Some(20), "the latest, if none has a trace");
         shards[1].observe(at(0), 30, 1, trace(3));
         later();
-        shards[0].observe(at(0), 40, 2, None);
-        shards[2].observe(at(0), 50, 2, None);
+        shards[0].observe(at(0), 40, 1 + UNTRACED_FOR_MS, None);
+        shards[2].observe(at(0), 50, 1 + UNTRACED_FOR_MS, None);
         assert_eq!(merged(), Some(30), "the only one with a trace");
-        shards[2].observe(at(0), 60, 2, trace(6));
+        shards[2].observe(at(0), 60, 1 + UNTRACED_FOR_MS, trace(6));
         later();
-        shards[0].observe(at(0), 70, 3, None);
+        shards[0].observe(at(0), 70, 1 + 2 * UNTRACED_FOR_MS, None);
         assert_eq!(merged(), Some(60), "the latest with a trace");
     }
 
@@ -433,19 +480,17 @@ mod tests {
             observed in proptest::collection::vec((0usize..5, 0..NATIVE_BUCKETS, any::<u64>()), 0..300),
         ) {
             let histogram = Histogram::new(5, NATIVE_BUCKETS);
-            let classic_only = Histogram::new(5, 0);
             let mut expected = Snapshot::new(true);
             for &(classic, native, duration_ns) in &observed {
                 let place = Place { classic, native };
                 histogram.observe(place, duration_ns, 1, None);
-                classic_only.observe(place, duration_ns, 1, None);
                 expected.counts[classic] += 1;
                 expected.native.as_mut().unwrap()[native] += 1;
                 expected.sum_ns += u128::from(duration_ns);
                 let total = read(&histogram);
                 prop_assert_eq!((total.counts, total.native, total.sum_ns), (expected.counts, expected.native, expected.sum_ns));
                 let mut total = Snapshot::new(false);
-                classic_only.add_to(&mut total);
+                histogram.add_to(&mut total);
                 prop_assert_eq!((total.counts, total.native, total.sum_ns), (expected.counts, None, expected.sum_ns));
             }
         }

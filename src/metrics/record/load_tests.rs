@@ -1,9 +1,10 @@
 //! Threads that record millions of observations while others render.
 
-use super::{Bounds, Labels, Method, Path, Status, TraceContext};
-use crate::metrics::{Config, Metrics};
+use super::{Labels, Method, Path, Status, TraceContext};
+use crate::metrics::{Format, Metrics};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 const WRITERS: u64 = 4;
 const OBSERVATIONS_PER_WRITER: u64 = 1_000_000;
@@ -28,11 +29,7 @@ const EXEMPLARS: u64 = 100_000;
 const BUCKETS: u64 = 4;
 
 fn metrics() -> Arc<Metrics> {
-    let bounds = "linear:1,1,4".parse::<Bounds>().unwrap();
-    Arc::new(Metrics::new(Config {
-        bounds,
-        ..Config::default()
-    }))
+    Arc::new(crate::metrics::tests::metrics("linear:1,1,4"))
 }
 
 fn duration_ns(observation: u64) -> u64 {
@@ -42,7 +39,7 @@ fn duration_ns(observation: u64) -> u64 {
 /// Renders the series and returns its cumulative buckets, count and sum in seconds.
 fn read(metrics: &Metrics, out: &mut Vec<u8>) -> (Vec<u64>, u64, u64) {
     out.clear();
-    metrics.render_durations(out);
+    metrics.render(Format::Text004, 0, out);
     let text = str::from_utf8(out).unwrap();
     let value = |line: &str| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap();
     let lines = |part: &str| {
@@ -106,7 +103,7 @@ fn expositions_under_load_are_consistent_and_never_decrease_and_the_last_is_comp
                     if observation % 1_000 == 0 {
                         begun.fetch_add(1_000, Ordering::SeqCst);
                     }
-                    recorder.record(LABELS, duration_ns(observation), None);
+                    recorder.record(LABELS, duration_ns(observation), None, Instant::now());
                     if observation % 1_000 == 999 {
                         ended.fetch_add(1_000, Ordering::SeqCst);
                         // Shards change hands: the new recorder gets one that was released, if there is one.
@@ -129,10 +126,10 @@ fn expositions_under_load_are_consistent_and_never_decrease_and_the_last_is_comp
 #[test]
 fn classic_and_native_counts_under_load_describe_the_same_observations() {
     let metrics = metrics();
-    let natives = (0..BUCKETS).map(|bucket| metrics.buckets.of(duration_ns(bucket)).native);
+    let natives = (0..BUCKETS).map(|bucket| metrics.recorded.buckets().of(duration_ns(bucket)).native);
     let natives: Vec<usize> = natives.collect();
     let read = |metrics: &Metrics| {
-        let total = metrics.snapshot(LABELS, true);
+        let total = metrics.recorded.snapshot(LABELS, true);
         let native = total.native.unwrap();
         for (bucket, &of_native) in natives.iter().enumerate() {
             assert_eq!(total.counts[bucket], native[of_native]);
@@ -161,7 +158,7 @@ fn classic_and_native_counts_under_load_describe_the_same_observations() {
             let (mut recorder, reader) = (metrics.recorder(), Arc::clone(&reader));
             scope.spawn(move || {
                 for observation in 0.. {
-                    recorder.record(LABELS, duration_ns(observation), None);
+                    recorder.record(LABELS, duration_ns(observation), None, Instant::now());
                     if observation % 1_000 == 0 && reader.is_finished() {
                         return;
                     }
@@ -179,7 +176,7 @@ fn exemplars_under_load_are_never_torn() {
         let reader = Arc::new(scope.spawn(|| {
             let mut shown = 0;
             while shown < EXEMPLARS {
-                for (bucket, exemplar) in metrics.snapshot(LABELS, true).exemplars.iter().enumerate() {
+                for (bucket, exemplar) in metrics.recorded.snapshot(LABELS, true).exemplars.iter().enumerate() {
                     let Some(exemplar) = exemplar else { continue };
                     let trace = exemplar.trace.unwrap();
                     assert_eq!(exemplar.duration_ns, (1 + bucket as u64) * 1_000_000_000);
@@ -196,7 +193,7 @@ fn exemplars_under_load_are_never_torn() {
                 for observation in 0.. {
                     let id = duration_ns(observation) + writer;
                     let trace = TraceContext::parse(&format!("00-{id:032x}-{id:016x}-01"));
-                    recorder.record(LABELS, duration_ns(observation), trace);
+                    recorder.record(LABELS, duration_ns(observation), trace, Instant::now());
                     if reader.is_finished() {
                         return;
                     }

@@ -100,8 +100,7 @@ fn a_reader_that_is_lapped_by_the_writer_starts_over() {
         let histogram = Arc::new(histogram());
         let writer = thread::spawn({
             let histogram = Arc::clone(&histogram);
-            // No exemplars: they are written for scrapes from 1 on.
-            move || (1..=4).for_each(|n| histogram.observe(place(n), duration_ns(n), 0, None))
+            move || (1..=4).for_each(|n| observe(&histogram, n))
         });
         read(&histogram);
         writer.join().unwrap();

@@ -13,13 +13,12 @@ mod recorder;
 mod sync;
 mod traceparent;
 
-pub use bounds::{BOUND_MAX_NS, BOUNDS_MAX, Bounds, BoundsError};
+pub use bounds::{BOUND_MAX_NS, BOUND_MIN_NS, BOUNDS_MAX, Bounds, BoundsError};
 pub use labels::{CloseReason, Labels, Method, Path, Status};
 pub use recorder::Recorder;
 pub use traceparent::TraceContext;
 
-pub(super) use buckets::{Buckets, NATIVE_INDEX_OF_0, NATIVE_SCHEMA, ZERO_THRESHOLD_SECONDS};
+pub(super) use buckets::{NATIVE_INDEX_OF_0, NATIVE_SCHEMA, ZERO_THRESHOLD_SECONDS};
 pub(super) use exemplar::{Exemplar, unix_time_ms};
 pub(super) use histogram::Snapshot;
-pub(super) use labels::SERIES_MAX;
-pub(super) use recorder::Shard;
+pub(super) use recorder::Recorded;

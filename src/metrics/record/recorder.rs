@@ -1,19 +1,21 @@
 //! The list of shards, and the recorders, each of which writes to one of them.
 
-use super::buckets::NATIVE_BUCKETS;
-use super::histogram::Histogram;
+use super::bounds::Bounds;
+use super::buckets::{Buckets, NATIVE_BUCKETS};
+use super::exemplar::unix_time_ms;
+use super::histogram::{Histogram, Snapshot};
 use super::labels::{Labels, SERIES_MAX};
 use super::sync::{AtomicBool, Ordering};
 use super::traceparent::TraceContext;
-use crate::metrics::Metrics;
 use once_cell::race::OnceBox;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The histograms that one recorder at a time writes to, and that every scrape reads.
 ///
 /// Shards form a list that only grows, so that it can be walked without a lock. A shard whose recorder was dropped
 /// keeps its counts and passes to the next recorder, so there are never more shards than there were recorders at the
-/// same time.
+/// same time. A series takes 6.3 KiB of a shard with the default bounds, and 10.7 KiB with 63.
 pub(crate) struct Shard {
     taken: AtomicBool,
     series: [OnceBox<Histogram>; SERIES_MAX],
@@ -75,49 +77,104 @@ impl Shard {
     }
 }
 
+/// All series, of all recorders.
+pub(crate) struct Recorded {
+    buckets: Buckets,
+    /// The Unix time just before each series' first observation, by its [index](Labels::index): its start timestamp. The
+    /// series that have one exist.
+    created_ms: [OnceBox<u64>; SERIES_MAX],
+    shards: Arc<Shard>,
+    /// The ages of exemplars are counted from here.
+    started: Instant,
+}
+
+impl Recorded {
+    /// Returns series without observations, of which the given ones exist.
+    pub(crate) fn new(bounds: &Bounds, initial: impl IntoIterator<Item = Labels>) -> Recorded {
+        let recorded = Recorded {
+            buckets: Buckets::new(bounds),
+            created_ms: std::array::from_fn(|_| OnceBox::new()),
+            shards: Arc::new(Shard::new_taken(false)),
+            started: Instant::now(),
+        };
+        for labels in initial {
+            recorded.create(labels.index());
+        }
+        recorded
+    }
+
+    #[cfg(test)]
+    pub(crate) fn buckets(&self) -> &Buckets {
+        &self.buckets
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shards(&self) -> &Shard {
+        &self.shards
+    }
+
+    fn create(&self, index: usize) {
+        self.created_ms[index].get_or_init(|| Box::new(unix_time_ms()));
+    }
+
+    /// Returns the series that exist and their start timestamps, in the order of the exposition.
+    pub(crate) fn series(&self) -> impl Iterator<Item = (Labels, u64)> {
+        Labels::all().filter_map(|labels| Some((labels, *self.created_ms[labels.index()].get()?)))
+    }
+
+    /// Returns a series, merged from all shards.
+    pub(crate) fn snapshot(&self, labels: Labels, with_native: bool) -> Snapshot {
+        let mut total = Snapshot::new(with_native);
+        for series in self.shards.list().filter_map(|shard| shard.series(labels.index())) {
+            series.add_to(&mut total);
+        }
+        total
+    }
+}
+
 /// Records the observations of one thread.
 ///
 /// It is not `Clone`, and [`record`](Recorder::record) takes `&mut self`, so each shard has one writer at a time, as
-/// the histogram's algorithm requires. Created by [`Metrics::recorder`]. Observations outlive their recorder.
+/// the histogram's algorithm requires. Created by [`Metrics::recorder`](crate::metrics::Metrics::recorder). Observations
+/// outlive their recorder.
 pub struct Recorder {
-    metrics: Arc<Metrics>,
+    recorded: Arc<Recorded>,
     shard: Arc<Shard>,
 }
 
 impl Recorder {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Recorder {
-        let shard = Shard::take(&metrics.shards);
-        Recorder { metrics, shard }
+    pub(crate) fn new(recorded: Arc<Recorded>) -> Recorder {
+        let shard = Shard::take(&recorded.shards);
+        Recorder { recorded, shard }
     }
 
     /// Adds a request of the given duration to its series.
     ///
-    /// If `trace` is sampled, it becomes the exemplar of its bucket and stays until the next sampled one. The ids of a
-    /// trace that is not sampled are never exposed, since no tracing backend has that trace.
+    /// `now` is the time at which it ended, which the caller has anyway; it says how old an exemplar is. If `trace` is
+    /// sampled, it becomes the exemplar of its bucket and stays until the next sampled one, or for an hour if there is
+    /// none. The ids of a trace that is not sampled are never exposed, since no tracing backend has that trace.
     ///
     /// Wait-free. Allocates only at the first observation of a series in this recorder's shard.
     // Always inlined: it is some sixty instructions, and a call would add a quarter. The rare paths are not inlined.
     #[inline(always)]
-    pub fn record(&mut self, labels: Labels, duration_ns: u64, trace: Option<TraceContext>) {
-        let place = self.metrics.buckets.of(duration_ns);
+    pub fn record(&mut self, labels: Labels, duration_ns: u64, trace: Option<TraceContext>, now: Instant) {
+        let place = self.recorded.buckets.of(duration_ns);
         let index = labels.index();
         let trace = trace.filter(|trace| trace.is_sampled());
         let series = match self.shard.series(index) {
             Some(series) => series,
             None => self.create(index),
         };
-        let next_scrape = self.metrics.next_scrape.0.load(Ordering::Relaxed);
-        series.observe(place, duration_ns, next_scrape, trace);
+        let now = now.saturating_duration_since(self.recorded.started);
+        let now_ms = now.as_secs() * 1_000 + u64::from(now.subsec_millis());
+        series.observe(place, duration_ns, now_ms, trace);
     }
 
     #[cold]
     fn create(&self, index: usize) -> &Histogram {
-        let native = match self.metrics.create(index).has_native {
-            true => NATIVE_BUCKETS,
-            false => 0,
-        };
-        let classic = self.metrics.buckets.classic_count();
-        self.shard.series[index].get_or_init(|| Box::new(Histogram::new(classic, native)))
+        self.recorded.create(index);
+        let classic = self.recorded.buckets.classic_count();
+        self.shard.series[index].get_or_init(|| Box::new(Histogram::new(classic, NATIVE_BUCKETS)))
     }
 }
 
