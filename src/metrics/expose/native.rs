@@ -3,7 +3,7 @@
 use crate::metrics::record::NATIVE_INDEX_OF_0;
 
 /// Consecutive native buckets. The first and the last are not empty, and no two adjacent ones are.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug, Default, Eq, PartialEq)]
 pub(super) struct Span<'a> {
     /// The number of buckets left out since the last span; for the first one, the index of its first bucket.
     pub offset: i32,

@@ -5,7 +5,7 @@
 
 use super::encoder::{Encoder, Series, with_exemplar_labels};
 use super::families::{Family, Kind, Label, Value};
-use super::native;
+use super::native::{self, Span};
 use crate::metrics::record::{Bounds, Exemplar, NATIVE_SCHEMA, ZERO_THRESHOLD_SECONDS};
 
 /// An exposition.
@@ -105,7 +105,10 @@ fn histogram(out: &mut Vec<u8>, bounds: &Bounds, series: &Series) {
         integer(out, 5, zigzag(NATIVE_SCHEMA.into())); // schema
         double(out, 6, ZERO_THRESHOLD_SECONDS); // zero_threshold
         integer(out, 7, native[0]); // zero_count
-        for span in native::spans(native) {
+        // The specification of native histograms, "Exposition formats": without observations, a span of no buckets
+        // distinguishes a native histogram from a classic one.
+        let no_op = total.counts.iter().all(|&count| count == 0).then_some(Span::default());
+        for span in native::spans(native).chain(no_op) {
             // positive_span
             message(out, 12, |out| {
                 integer(out, 1, zigzag(span.offset.into())); // offset

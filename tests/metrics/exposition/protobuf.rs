@@ -202,6 +202,10 @@ fn histogram_metric(labels: LabelMap, histogram: Histogram) -> model::Metric {
             .iter()
             .map(|span| (span.offset.expect("an offset"), span.length.expect("a length")))
             .collect();
+        // The specification of native histograms, "Exposition formats".
+        let is_empty = histogram.sample_count == Some(0);
+        assert!(!is_empty || spans == [(0, 0)], "the no-op span alone: {spans:?}");
+        assert!(is_empty || !spans.contains(&(0, 0)), "no no-op span: {spans:?}");
         let mut count = 0;
         let counts: Vec<u64> = histogram
             .positive_delta
