@@ -27,11 +27,11 @@ fn main() -> ExitCode {
 /// Prints clap's text, which is what was asked for or what is wrong, and returns its exit status.
 fn print(text: &clap::Error) -> ExitCode {
     match text.print() {
-        Ok(()) => ExitCode::from(u8::try_from(text.exit_code()).unwrap_or(u8::MAX)),
-        Err(error) => {
+        Err(error) if !text.use_stderr() => {
             report(format_args!("cannot write to standard output: {error}"));
             ExitCode::FAILURE
         }
+        _ => ExitCode::from(u8::try_from(text.exit_code()).unwrap_or(u8::MAX)),
     }
 }
 

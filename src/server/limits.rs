@@ -105,8 +105,9 @@ impl Connections {
     /// Returns the error of the system call; the server works with the limit as it was, too.
     pub fn set_descriptors(&self) -> io::Result<()> {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        let needed = self.max.max(1).saturating_mul(DESCRIPTORS_EACH) + DESCRIPTORS_RESERVED;
-        setrlimit(Resource::RLIMIT_NOFILE, hard.min(needed), hard)?;
+        let needed = self.max.saturating_mul(DESCRIPTORS_EACH) + DESCRIPTORS_RESERVED;
+        let soft = if self.of_threads { needed } else { hard };
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
         Ok(())
     }
 
