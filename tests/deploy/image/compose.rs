@@ -12,7 +12,7 @@ use super::network::Network;
 use super::podman::{IMAGE, Podman, stdout};
 use support::manifest;
 use support::prometheus::{Major, percent_encoded};
-use support::server::value_of;
+use support::server::{run, value_of};
 use support::{root, wait_for};
 
 /// The Go module that contains the schema of the Compose specification.
@@ -20,6 +20,15 @@ const COMPOSE_GO: &str = "github.com/compose-spec/compose-go/v2@v2.16.2";
 /// The clients of the load, each of which has one request in flight at a time. With a mean delay of 1 s, they send as many
 /// requests a second.
 const CLIENTS: f64 = 20.0;
+
+/// The services that run the server. The second is in a profile.
+const SERVERS: [&str; 2] = ["httpserver", "httpserver-2"];
+
+/// A variable that the test sets, and its value, which is not the default. All others are unset.
+const VARIABLE: (&str, &str) = ("HTTPSERVER_MAX_IN_FLIGHT", "9999");
+
+/// Set for the container: its port is the one that Compose publishes and Prometheus scrapes.
+const NOT_PASSED: &str = "HTTPSERVER_LISTEN";
 
 fn folder() -> PathBuf {
     manifest::folder().join("compose")
@@ -55,7 +64,9 @@ fn compose_yaml_is_valid_according_to_the_compose_specification() {
 #[test]
 fn compose_runs_the_images_of_the_manifests_on_ports_of_localhost_only() {
     let services = services();
-    assert_eq!(services["httpserver"]["image"], IMAGE);
+    for server in SERVERS {
+        assert_eq!(services[server]["image"], IMAGE, "{server}");
+    }
     for (service, file, kind) in [
         ("prometheus", "monitoring/prometheus/deployment.yaml", "Deployment"),
         ("grafana", "monitoring/grafana/deployment.yaml", "Deployment"),
@@ -68,6 +79,30 @@ fn compose_runs_the_images_of_the_manifests_on_ports_of_localhost_only() {
         for port in service["ports"].as_array().into_iter().flatten() {
             assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{name}: {port}");
         }
+    }
+}
+
+#[test]
+fn compose_passes_every_variable_of_the_server_through() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    let variables = help
+        .split("[env: ")
+        .skip(1)
+        .map(|rest| rest.split('=').next().unwrap())
+        .filter(|variable| *variable != NOT_PASSED);
+    let variables: Vec<&str> = variables.collect();
+    assert!(!variables.is_empty());
+    for server in SERVERS {
+        let passed = services()[server]["environment"].take();
+        let passed: Vec<&str> = passed
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|name| name.as_str().unwrap())
+            .collect();
+        assert!(!passed.contains(&NOT_PASSED));
+        let missing: Vec<_> = variables.iter().filter(|variable| !passed.contains(variable)).collect();
+        assert!(missing.is_empty(), "{server}: {missing:?}");
     }
 }
 
@@ -144,6 +179,7 @@ impl<'a> Composed<'a> {
     fn command(&self) -> Command {
         let mut command = self.network.inside(tool("podman-compose"), self.podman);
         command.arg("--file").arg(folder().join("compose.yaml"));
+        command.env(VARIABLE.0, VARIABLE.1);
         command
     }
 
@@ -181,6 +217,12 @@ fn compose_up_starts_the_server_a_load_of_twenty_clients_and_a_prometheus_with_t
     let network = Network::new("compose");
     let composed = Composed::up(&network, Podman::with_image());
 
+    let limit = wait_for(
+        "the server",
+        || composed.metric("httpserver_max_in_flight"),
+        Option::is_some,
+    );
+    assert_eq!(limit.map(|limit| limit.to_string()).as_deref(), Some(VARIABLE.1));
     // The scrape is in flight, too.
     wait_for(
         "all clients of the load to wait",
