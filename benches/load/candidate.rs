@@ -48,11 +48,12 @@ impl Candidate {
         })
     }
 
-    pub fn peer(peer: Peer) -> Start {
+    /// Returns a start of a peer. The plain pool never delays.
+    pub fn peer(peer: Peer, delay_max: &'static str) -> Start {
         match peer {
             Peer::NetHttp => {
                 let binary = build_net_http();
-                Box::new(move || Candidate::start(&mut Command::new(&binary)))
+                Box::new(move || Candidate::start(Command::new(&binary).arg(delay_max)))
             }
             Peer::PlainPool => Box::new(|| {
                 let this = std::env::current_exe().expect("the path of this program");

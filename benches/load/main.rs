@@ -23,7 +23,7 @@ use candidate::{Candidate, Peer};
 
 /// How often each run is repeated. The medians are printed.
 const DELAYED_REPEATS: usize = 5;
-const UNDELAYED_REPEATS: usize = 15;
+const UNDELAYED_REPEATS: usize = 9;
 
 /// How long the clients connect and fall out of step before anything is measured. The longest delay is 2 s.
 const WARM_UP: Duration = Duration::from_millis(2_500);
@@ -114,7 +114,7 @@ fn delayed(clients: usize) {
         Figure::new("requests/s", ""),
     ];
     for _ in 0..DELAYED_REPEATS {
-        let runs = [Candidate::ours("2s"), Candidate::peer(Peer::NetHttp)].map(|start| {
+        let runs = [Candidate::ours("2s"), Candidate::peer(Peer::NetHttp, "2s")].map(|start| {
             let candidate = start();
             let load = candidate.load(clients, WARM_UP + DELAYED_FOR + Duration::from_secs(1));
             thread::sleep(WARM_UP);
@@ -146,22 +146,31 @@ fn delayed(clients: usize) {
     }
 }
 
-/// Beside the plain pool: requests a second.
+/// Beside each peer: requests a second, and the cost of one.
 fn undelayed(clients: usize) {
-    let mut figure = Figure::new("requests/s", "");
-    for _ in 0..UNDELAYED_REPEATS {
-        let runs = [Candidate::ours("0s"), Candidate::peer(Peer::PlainPool)].map(|start| {
-            let candidate = start();
-            candidate.load(clients, UNDELAYED_FOR).requests_per_second()
-        });
-        figure.runs.push(runs);
+    for (peer, name) in [(Peer::NetHttp, "net/http"), (Peer::PlainPool, "the plain pool")] {
+        let mut figures = [Figure::new("requests/s", ""), Figure::new("CPU a request", "µs")];
+        for _ in 0..UNDELAYED_REPEATS {
+            let runs = [Candidate::ours("0s"), Candidate::peer(peer, "0s")].map(|start| {
+                let candidate = start();
+                let cpu = candidate.cpu();
+                let per_second = candidate.load(clients, UNDELAYED_FOR).requests_per_second();
+                let answered = per_second * UNDELAYED_FOR.as_secs_f64();
+                [per_second, (candidate.cpu() - cpu).as_secs_f64() * 1e6 / answered]
+            });
+            for (place, figure) in figures.iter_mut().enumerate() {
+                figure.runs.push(runs.map(|run| run[place]));
+            }
+        }
+        for figure in figures {
+            figure.print(&format!("{clients} clients, no delay, beside {name}"));
+        }
     }
-    figure.print(&format!("{clients} clients, no delay, beside the plain pool"));
 }
 
 /// The cost of an idle server, beside the Go program, which does nothing while idle.
 fn idle() {
-    let [ours, peer] = [Candidate::ours("2s"), Candidate::peer(Peer::NetHttp)].map(|start| start());
+    let [ours, peer] = [Candidate::ours("2s"), Candidate::peer(Peer::NetHttp, "2s")].map(|start| start());
     thread::sleep(WARM_UP);
     let before = [&ours, &peer].map(Candidate::cpu);
     thread::sleep(IDLE_FOR);

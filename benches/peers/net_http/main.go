@@ -14,9 +14,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-const delayMax = 2 * time.Second
-
+// Delays are below the duration that the first argument names, such as 2s.
 func main() {
+	delayMax, err := time.ParseDuration(os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
 	histogram := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name:    "http_request_duration_seconds",
 		Help:    "A histogram of the HTTP request durations in seconds.",
@@ -26,7 +29,9 @@ func main() {
 
 	http.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		start := time.Now()
-		time.Sleep(rand.N(delayMax))
+		if delayMax > 0 {
+			time.Sleep(rand.N(delayMax))
+		}
 		duration := time.Since(start).Seconds()
 		fmt.Fprintf(w, "answered after %.6f s\n", duration)
 		histogram.(prometheus.ExemplarObserver).ObserveWithExemplar(duration, prometheus.Labels{"api": "healthz"})
