@@ -17,11 +17,11 @@ const LOG_LEN: u64 = 4;
 
 /// For how long no untraced observation replaces an untraced exemplar, so that the clock is not read on every
 /// observation.
-const UNTRACED_FOR_MS: u64 = 15_000;
+const UNTRACED_FOR_S: u64 = 15;
 
 /// For how long no untraced observation replaces a sampled exemplar. Tracing backends forget traces in time, and then a
 /// link to one leads nowhere.
-const SAMPLED_FOR_MS: u64 = 3_600_000;
+const SAMPLED_FOR_S: u64 = 3_600;
 
 /// The largest number of native buckets that a reader copies before it catches up with the writer: about as many as
 /// there are classic ones.
@@ -89,7 +89,7 @@ const READS_BEFORE_YIELD: u32 = 16;
 /// # Exemplars
 ///
 /// Each bucket has an [`ExemplarSlot`]. A sampled trace always becomes the exemplar. Another observation does if the
-/// exemplar is old: [`UNTRACED_FOR_MS`], or [`SAMPLED_FOR_MS`] if it is sampled. Scrapes change nothing, so scrapers do
+/// exemplar is old: [`UNTRACED_FOR_S`], or [`SAMPLED_FOR_S`] if it is sampled. Scrapes change nothing, so scrapers do
 /// not influence each other.
 ///
 /// The writer fills the slot after it has published the observation, and a reader reads the slots before the counts. So
@@ -117,9 +117,9 @@ pub(crate) struct Histogram {
 struct Bucket {
     /// Observations in this bucket alone, not cumulative.
     count: Word,
-    /// The time until which only a sampled trace replaces the exemplar. Only the writer reads it. It is here rather than
+    /// The second until which only a sampled trace replaces the exemplar. Only the writer reads it. It is here rather than
     /// in the slot, so that an observation that does not become an exemplar touches no further cache line.
-    exemplar_until_ms: Word,
+    exemplar_until_s: Word,
 }
 
 /// An observation in the log: the state after it. The alignment keeps an entry within one cache line.
@@ -172,12 +172,8 @@ pub(crate) struct Counts<'a> {
 }
 
 /// Returns for how long only a sampled trace replaces an exemplar with this trace.
-fn kept_ms(trace: Option<TraceContext>) -> u64 {
-    if trace.is_some() {
-        SAMPLED_FOR_MS
-    } else {
-        UNTRACED_FOR_MS
-    }
+fn kept_s(trace: Option<TraceContext>) -> u64 {
+    if trace.is_some() { SAMPLED_FOR_S } else { UNTRACED_FOR_S }
 }
 
 impl Histogram {
@@ -200,14 +196,14 @@ impl Histogram {
 
     /// Adds an observation. For the writer only.
     ///
-    /// `place` is within the numbers of buckets, `now_ms` never decreases, and `trace` is sampled.
+    /// `place` is within the numbers of buckets, `now_s` never decreases, and `trace` is sampled.
     #[inline]
-    pub(crate) fn observe(&self, place: Place, duration_ns: u64, now_ms: u64, trace: Option<TraceContext>) {
+    pub(crate) fn observe(&self, place: Place, duration_ns: u64, now_s: u64, trace: Option<TraceContext>) {
         let observation = self.published.own() + 1;
         let sum_ns = self.log_entry(observation - 1).sum_ns(Word::own) + u128::from(duration_ns);
         let Bucket {
             count,
-            exemplar_until_ms,
+            exemplar_until_s,
         } = &self.classic[place.classic];
         let new_count = count.own() + 1;
         let native = &self.native[place.native];
@@ -220,8 +216,8 @@ impl Histogram {
 
         count.store(new_count, Ordering::Relaxed);
         native.store(new_native_count, Ordering::Relaxed);
-        if trace.is_some() || exemplar_until_ms.own() <= now_ms {
-            exemplar_until_ms.store(now_ms + kept_ms(trace), Ordering::Relaxed);
+        if trace.is_some() || exemplar_until_s.own() <= now_s {
+            exemplar_until_s.store(now_s + kept_s(trace), Ordering::Relaxed);
             self.write_exemplar(place.classic, duration_ns, trace);
         }
     }
@@ -241,7 +237,7 @@ impl Histogram {
         for (latest, slot) in total.exemplars.iter_mut().zip(&self.exemplars) {
             // As within a shard, a sampled trace gives way only to one that is newer by its time.
             let rank = |exemplar: &Exemplar| match exemplar.trace {
-                Some(_) => exemplar.timestamp_ms + SAMPLED_FOR_MS,
+                Some(_) => exemplar.timestamp_ms + SAMPLED_FOR_S * 1_000,
                 None => exemplar.timestamp_ms,
             };
             if let Some(exemplar) = slot.read()
@@ -380,10 +376,10 @@ mod tests {
         let histogram = Histogram::new(2, NATIVE_BUCKETS);
         assert_eq!(exemplar(&histogram), None);
         histogram.observe(at(0), 10, 0, None);
-        histogram.observe(at(0), 20, UNTRACED_FOR_MS - 1, None);
+        histogram.observe(at(0), 20, UNTRACED_FOR_S - 1, None);
         // However often it is read.
         assert_eq!([exemplar(&histogram), exemplar(&histogram)], [Some((10, None)); 2]);
-        histogram.observe(at(0), 30, UNTRACED_FOR_MS, None);
+        histogram.observe(at(0), 30, UNTRACED_FOR_S, None);
         assert_eq!(exemplar(&histogram), Some((30, None)));
     }
 
@@ -397,12 +393,12 @@ mod tests {
         histogram.observe(at(0), 10, 0, None);
         histogram.observe(at(0), 20, 1, trace(2));
         histogram.observe(at(0), 30, 2, trace(3));
-        histogram.observe(at(0), 40, 1 + SAMPLED_FOR_MS, None);
+        histogram.observe(at(0), 40, 1 + SAMPLED_FOR_S, None);
         assert_eq!(exemplar(&histogram), Some((30, trace(3))));
-        histogram.observe(at(0), 50, 1 + SAMPLED_FOR_MS, trace(5));
-        histogram.observe(at(0), 60, 2 * SAMPLED_FOR_MS, None);
+        histogram.observe(at(0), 50, 1 + SAMPLED_FOR_S, trace(5));
+        histogram.observe(at(0), 60, 2 * SAMPLED_FOR_S, None);
         assert_eq!(exemplar(&histogram), Some((50, trace(5))));
-        histogram.observe(at(0), 70, 1 + 2 * SAMPLED_FOR_MS, None);
+        histogram.observe(at(0), 70, 1 + 2 * SAMPLED_FOR_S, None);
         // In the slot, since its time of day is not an hour later in this test.
         assert_eq!(
             histogram.exemplars[0].read().map(|exemplar| exemplar.duration_ns),
@@ -430,10 +426,10 @@ mod tests {
             one
         };
         write(0, 1_000, trace(1));
-        write(1, 999 + SAMPLED_FOR_MS, None);
+        write(1, 999 + SAMPLED_FOR_S * 1_000, None);
         assert_eq!(merged(), Some(1_000));
-        write(1, 1_001 + SAMPLED_FOR_MS, None);
-        assert_eq!(merged(), Some(1_001 + SAMPLED_FOR_MS));
+        write(1, 1_001 + SAMPLED_FOR_S * 1_000, None);
+        assert_eq!(merged(), Some(1_001 + SAMPLED_FOR_S * 1_000));
     }
 
     #[test]
@@ -455,12 +451,12 @@ mod tests {
         assert_eq!(merged(), Some(20), "the latest, if none has a trace");
         shards[1].observe(at(0), 30, 1, trace(3));
         later();
-        shards[0].observe(at(0), 40, 1 + UNTRACED_FOR_MS, None);
-        shards[2].observe(at(0), 50, 1 + UNTRACED_FOR_MS, None);
+        shards[0].observe(at(0), 40, 1 + UNTRACED_FOR_S, None);
+        shards[2].observe(at(0), 50, 1 + UNTRACED_FOR_S, None);
         assert_eq!(merged(), Some(30), "the only one with a trace");
-        shards[2].observe(at(0), 60, 1 + UNTRACED_FOR_MS, trace(6));
+        shards[2].observe(at(0), 60, 1 + UNTRACED_FOR_S, trace(6));
         later();
-        shards[0].observe(at(0), 70, 1 + 2 * UNTRACED_FOR_MS, None);
+        shards[0].observe(at(0), 70, 1 + 2 * UNTRACED_FOR_S, None);
         assert_eq!(merged(), Some(60), "the latest with a trace");
     }
 

@@ -9,7 +9,7 @@ use super::sync::{AtomicBool, Ordering};
 use super::traceparent::TraceContext;
 use once_cell::race::OnceBox;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The histograms that one recorder at a time writes to, and that every scrape reads.
 ///
@@ -103,12 +103,12 @@ impl Recorded {
         recorded
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn buckets(&self) -> &Buckets {
         &self.buckets
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn shards(&self) -> &Shard {
         &self.shards
     }
@@ -140,12 +140,21 @@ impl Recorded {
 pub struct Recorder {
     recorded: Arc<Recorded>,
     shard: Arc<Shard>,
+    /// Whole seconds since [`Recorded::started`], and when the next one begins. An observation then costs a comparison
+    /// instead of a subtraction of times, which takes half as long as all the rest.
+    now_s: u64,
+    next_second: Instant,
 }
 
 impl Recorder {
     pub(crate) fn new(recorded: Arc<Recorded>) -> Recorder {
         let shard = Shard::take(&recorded.shards);
-        Recorder { recorded, shard }
+        Recorder {
+            next_second: recorded.started,
+            recorded,
+            shard,
+            now_s: 0,
+        }
     }
 
     /// Adds a request of the given duration to its series.
@@ -158,6 +167,9 @@ impl Recorder {
     // Always inlined: it is some sixty instructions, and a call would add a quarter. The rare paths are not inlined.
     #[inline(always)]
     pub fn record(&mut self, labels: Labels, duration_ns: u64, trace: Option<TraceContext>, now: Instant) {
+        if now >= self.next_second {
+            self.count_seconds(now);
+        }
         let place = self.recorded.buckets.of(duration_ns);
         let index = labels.index();
         let trace = trace.filter(|trace| trace.is_sampled());
@@ -165,9 +177,13 @@ impl Recorder {
             Some(series) => series,
             None => self.create(index),
         };
-        let now = now.saturating_duration_since(self.recorded.started);
-        let now_ms = now.as_secs() * 1_000 + u64::from(now.subsec_millis());
-        series.observe(place, duration_ns, now_ms, trace);
+        series.observe(place, duration_ns, self.now_s, trace);
+    }
+
+    #[cold]
+    fn count_seconds(&mut self, now: Instant) {
+        self.now_s = now.saturating_duration_since(self.recorded.started).as_secs();
+        self.next_second = self.recorded.started + Duration::from_secs(self.now_s + 1);
     }
 
     #[cold]
