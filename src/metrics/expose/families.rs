@@ -106,12 +106,12 @@ impl Value {
 
 /// All families, in the order of the exposition.
 pub(super) static FAMILIES: [Family; 14] = [
-    Family {
-        name: "http_request_duration_seconds",
-        kind: Kind::Histogram,
-        help: "A histogram of the HTTP request durations in seconds.",
-        samples: Samples::Durations,
-    },
+    family(
+        Kind::Histogram,
+        "http_request_duration_seconds",
+        "A histogram of the HTTP request durations in seconds.",
+        Samples::Durations,
+    ),
     gauge(
         "http_requests_in_flight",
         "HTTP requests received and not yet responded to.",
@@ -122,49 +122,47 @@ pub(super) static FAMILIES: [Family; 14] = [
         "The largest number of HTTP requests in flight; more get a 503.",
         |state| Some(Value::Integer(state.max_in_flight as u64)),
     ),
-    each(
+    family(
         Kind::Counter,
         "httpserver_connections_closed_total",
         "Connections that the server closed, by reason.",
-        |state, sample| {
+        Samples::Each(|state, sample| {
             for (reason, closed) in CloseReason::ALL.iter().zip(state.closed) {
                 sample(
                     ("reason", reason.as_str()),
                     Value::Integer(closed.load(Ordering::Relaxed)),
                 );
             }
-        },
+        }),
     ),
-    each(
+    family(
         Kind::Gauge,
         "httpserver_delay_quantile_seconds",
         "Quantiles of the configured delay of GET / with status 200.",
-        |state, sample| {
+        Samples::Each(|state, sample| {
             for (q, delay) in state.delay_quantiles {
                 // A delay is at most an hour.
                 sample(("q", q), Value::Nanoseconds(delay.as_nanos() as u64));
             }
-        },
+        }),
     ),
-    each(
+    family(
         Kind::Info,
         "httpserver_build_info",
         "The version of the running server.",
-        |_, sample| sample(("version", env!("CARGO_PKG_VERSION")), Value::Integer(1)),
+        Samples::Each(|_, sample| sample(("version", env!("CARGO_PKG_VERSION")), Value::Integer(1))),
     ),
     gauge(
         "httpserver_start_time_seconds",
         "Start time of the process since unix epoch in seconds, by its clock at the start; it never changes.",
         |state| Some(Value::UnixMilliseconds(state.started_at_ms)),
     ),
-    Family {
-        kind: Kind::Counter,
-        ..gauge(
-            "process_cpu_seconds_total",
-            "Total user and system CPU time spent in seconds.",
-            |state| state.usage.cpu_ns.map(Value::Nanoseconds),
-        )
-    },
+    family(
+        Kind::Counter,
+        "process_cpu_seconds_total",
+        "Total user and system CPU time spent in seconds.",
+        Samples::One(|state| state.usage.cpu_ns.map(Value::Nanoseconds)),
+    ),
     gauge(
         "process_resident_memory_bytes",
         "Resident memory size in bytes.",
@@ -193,18 +191,10 @@ pub(super) static FAMILIES: [Family; 14] = [
 
 /// Returns a gauge of one sample without labels, or none if the value is not available.
 const fn gauge(name: &'static str, help: &'static str, value: fn(&State) -> Option<Value>) -> Family {
-    let (kind, samples) = (Kind::Gauge, Samples::One(value));
-    Family {
-        name,
-        kind,
-        help,
-        samples,
-    }
+    family(Kind::Gauge, name, help, Samples::One(value))
 }
 
-/// Returns a family of samples with one label each.
-const fn each(kind: Kind, name: &'static str, help: &'static str, for_each: fn(&State, Sample)) -> Family {
-    let samples = Samples::Each(for_each);
+const fn family(kind: Kind, name: &'static str, help: &'static str, samples: Samples) -> Family {
     Family {
         name,
         kind,
