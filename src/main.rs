@@ -44,7 +44,7 @@ fn serve(flags: &Flags) -> Result<(), String> {
     if let Some(warning) = flags.warning() {
         report(format_args!("warning: {warning}"));
     }
-    let connections = Connections::new();
+    let connections = Connections::read();
     if let Err(error) = connections.set_descriptors() {
         report(format_args!("warning: cannot set the limit on descriptors: {error}"));
     }

@@ -104,11 +104,12 @@ impl Guard {
         let arrivals = self.server.arrivals();
         let arrived = arrivals - std::mem::replace(&mut self.arrivals, arrivals);
         let caught_up = self.server.has_caught_up();
+        let now = Instant::now();
         let situation = Situation {
-            now: Instant::now(),
+            now,
             busy: self.server.busy(),
             behind: arrived >= BEHIND_ARRIVALS && !caught_up,
-            short: self.shortage.held(open, Instant::now()).or_else(|| {
+            short: self.shortage.held(open, now).or_else(|| {
                 let waits = self.server.acceptor().ended() | self.rules.any_parked();
                 waits.then_some(CloseReason::Descriptors)
             }),
@@ -122,7 +123,7 @@ impl Guard {
                 return;
             }
             if let Some(reason) = rules.reason_to_close(connection, &situation) {
-                // `Server::close` discards what arrives from this peer for a while. An idle connection has no requests to discard, and
+                // `drop_requests_of` discards what arrives from this peer for a while. An idle connection has no requests to discard, and
                 // its client may connect from the same port again.
                 let idle = matches!(
                     reason,

@@ -17,9 +17,7 @@ const HELD_FOR: Duration = Duration::from_secs(3);
 
 /// Knows what is short.
 pub(super) struct Shortage {
-    /// Whether descriptors are as few as they are since threads are.
-    of_threads: bool,
-    threads: limits::Threads,
+    connections: limits::Connections,
     threads_max: u64,
     read_at: Instant,
     /// The last shortage.
@@ -28,11 +26,10 @@ pub(super) struct Shortage {
 
 impl Shortage {
     pub(super) fn new() -> Self {
-        let threads = limits::Threads::new();
+        let connections = limits::Connections::read();
         Shortage {
-            of_threads: limits::Connections::new().of_threads,
-            threads_max: threads.max(),
-            threads,
+            threads_max: connections.threads.max(),
+            connections,
             read_at: Instant::now(),
             last: None,
         }
@@ -41,18 +38,17 @@ impl Shortage {
     /// Returns the reason to close connections if `open` descriptors are open and threads or descriptors are short.
     pub(super) fn reason(&mut self, open: Option<u64>) -> Option<CloseReason> {
         if self.read_at.elapsed() >= READ_INTERVAL {
-            (self.threads_max, self.read_at) = (self.threads.max(), Instant::now());
+            (self.threads_max, self.read_at) = (self.connections.threads.max(), Instant::now());
         }
+        // Descriptors may be as few as they are since threads are.
         let descriptors = descriptors_are_short(open);
-        if is_short(metrics::threads().unwrap_or(0), self.threads_max) || (descriptors && self.of_threads) {
+        if is_short(metrics::threads().unwrap_or(0), self.threads_max) || (descriptors && self.connections.of_threads) {
             Some(CloseReason::Threads)
         } else {
             descriptors.then_some(CloseReason::Descriptors)
         }
     }
-}
 
-impl Shortage {
     /// Returns the same, and for [`HELD_FOR`] after it was the case.
     pub(super) fn held(&mut self, open: Option<u64>, now: Instant) -> Option<CloseReason> {
         if let Some(reason) = self.reason(open) {

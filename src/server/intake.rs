@@ -53,7 +53,7 @@ impl Intake {
     /// Puts a request on the schedule.
     pub(super) fn take(&mut self, received: tiny_http::Request) {
         let arrived = Instant::now();
-        let Some(request) = Request::parse(&received, arrived) else {
+        let Some(request) = Request::parse(&received) else {
             return;
         };
         let response = self

@@ -45,7 +45,7 @@ pub struct Threads {
 
 impl Threads {
     /// Reads RLIMIT_NPROC, and how many threads the user's other processes have now.
-    pub fn new() -> Threads {
+    pub fn read() -> Threads {
         Threads {
             of_user: of_user().unwrap_or(u64::MAX),
         }
@@ -59,12 +59,6 @@ impl Threads {
     }
 }
 
-impl Default for Threads {
-    fn default() -> Self {
-        Threads::new()
-    }
-}
-
 /// How many connections the limits allow at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct Connections {
@@ -72,27 +66,24 @@ pub struct Connections {
     limit: u64,
     /// Whether the limit on threads allows the fewest; else that on descriptors.
     pub of_threads: bool,
+    /// The limits on threads.
+    pub threads: Threads,
 }
 
 impl Connections {
     /// Reads the limits.
-    pub fn new() -> Connections {
-        let threads = Threads::new().max();
+    pub fn read() -> Connections {
+        let threads = Threads::read();
+        let threads_max = threads.max();
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
-        let of_threads = threads.saturating_sub(THREADS_RESERVED).max(threads / 4);
+        let of_threads = threads_max.saturating_sub(THREADS_RESERVED).max(threads_max / 4);
         let of_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_EACH;
-        if of_threads < of_descriptors {
-            Connections {
-                max: of_threads,
-                limit: threads,
-                of_threads: true,
-            }
-        } else {
-            Connections {
-                max: of_descriptors,
-                limit: descriptors,
-                of_threads: false,
-            }
+        let is_of_threads = of_threads < of_descriptors;
+        Connections {
+            max: of_threads.min(of_descriptors),
+            limit: if is_of_threads { threads_max } else { descriptors },
+            of_threads: is_of_threads,
+            threads,
         }
     }
 
@@ -113,17 +104,11 @@ impl Connections {
 
     /// Returns a warning in one line if they are fewer than `wanted`.
     pub fn warning(&self, wanted: usize) -> Option<String> {
-        let Connections { max, limit, of_threads } = *self;
-        let what = if of_threads { "threads" } else { "descriptors" };
+        let Connections { max, limit, .. } = *self;
+        let what = if self.of_threads { "threads" } else { "descriptors" };
         (max < wanted as u64).then(|| {
             format!("a limit of {limit} {what} allows {max} connections at a time; --max-in-flight is {wanted}")
         })
-    }
-}
-
-impl Default for Connections {
-    fn default() -> Self {
-        Connections::new()
     }
 }
 
@@ -227,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_limit_on_threads_leaves_room_for_those_that_run() {
-        let max = Threads::new().max();
+        let max = Threads::read().max();
         assert!(max > metrics::threads().unwrap(), "{max}");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 use tiny_http::{HTTPVersion, Method as RequestMethod};
 
@@ -36,8 +35,6 @@ impl<'a> Single<'a> {
 pub struct Request<'a> {
     /// The address of its client.
     pub peer: SocketAddr,
-    /// When it was taken from tiny_http.
-    pub arrived: Instant,
     /// The label of its method.
     pub method: Method,
     /// Whether its method, for which the label is [`Method::Other`], is `OPTIONS`.
@@ -60,7 +57,7 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// Returns None for a request without a peer, which a TCP listener never yields.
-    pub fn parse(request: &'a tiny_http::Request, arrived: Instant) -> Option<Request<'a>> {
+    pub fn parse(request: &'a tiny_http::Request) -> Option<Request<'a>> {
         let (mut host, mut traceparent) = (Single::Absent, Single::Absent);
         let mut accept: Option<Cow<'a, str>> = None;
         let mut connection = ConnectionList::default();
@@ -95,7 +92,6 @@ impl<'a> Request<'a> {
         let (path, query) = split_target(request.url());
         Some(Request {
             peer: *request.remote_addr()?,
-            arrived,
             method: match request.method() {
                 RequestMethod::Get => Method::Get,
                 RequestMethod::Head => Method::Head,
