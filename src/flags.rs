@@ -22,6 +22,9 @@ const IDLE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 /// The most delayed requests that may be allowed to wait.
 const IN_FLIGHT_MAX: usize = 1_000_000;
 
+/// The most places that there may be for requests to be served.
+const CONCURRENCY_MAX: usize = 1_000_000;
+
 /// The largest mean number of requests of a connection.
 const REQUESTS_PER_CONNECTION_MAX: u32 = 1_000_000_000;
 
@@ -64,6 +67,11 @@ pub struct Flags {
     #[arg(long, env = "HTTPSERVER_MAX_IN_FLIGHT", value_name = "COUNT",
         default_value = "10000", value_parser = within(1, IN_FLIGHT_MAX), allow_negative_numbers = true)]
     pub max_in_flight: usize,
+
+    /// Requests to / that are served at a time; the others wait their turn, so that latency rises with load; 0 is no limit
+    #[arg(long, env = "HTTPSERVER_CONCURRENCY", value_name = "COUNT",
+        default_value = "0", value_parser = within(0, CONCURRENCY_MAX), allow_negative_numbers = true)]
+    pub concurrency: usize,
 
     /// How long a connection may be idle before it is closed
     #[arg(long, env = "HTTPSERVER_IDLE_TIMEOUT", value_name = "DURATION",

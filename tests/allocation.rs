@@ -27,6 +27,7 @@ fn neither_recording_nor_rendering_allocates_once_warm() {
     let metrics = Arc::new(Metrics::new(Config {
         bounds: Bounds::default(),
         max_in_flight: 10_000,
+        concurrency: 0,
         delay_quantiles: [Duration::from_secs(1); 3],
     }));
     let mut recorder = metrics.recorder();

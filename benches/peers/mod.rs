@@ -48,6 +48,7 @@ impl Ours {
         Ours {
             metrics: Arc::new(Metrics::new(Config {
                 bounds: Bounds::default(),
+                concurrency: 0,
                 max_in_flight: 10_000,
                 delay_quantiles: [Duration::from_secs(1); 3],
             })),

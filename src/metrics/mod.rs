@@ -34,6 +34,8 @@ pub struct Config {
     pub bounds: Bounds,
     /// The gauge `httpserver_max_in_flight`.
     pub max_in_flight: usize,
+    /// The gauge `httpserver_concurrency`; 0 is no limit, and no gauge.
+    pub concurrency: usize,
     /// The gauges `httpserver_delay_quantile_seconds`: the quantiles [`DELAY_QUANTILES`] of the configured delay.
     pub delay_quantiles: [Duration; DELAY_QUANTILES.len()],
 }
@@ -49,6 +51,8 @@ pub struct Metrics {
     config: Config,
     process: Process,
     recorded: Arc<Recorded>,
+    /// How long requests have waited for a place.
+    queued_ns: AtomicU64,
     /// Closed connections by reason.
     closed: [AtomicU64; CloseReason::ALL.len()],
 }
@@ -65,6 +69,7 @@ impl Metrics {
             recorded: Arc::new(Recorded::new(&config.bounds, initial)),
             config,
             process: Process::new(),
+            queued_ns: AtomicU64::new(0),
             closed: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -77,6 +82,13 @@ impl Metrics {
     /// Counts a connection that the server closed, in `httpserver_connections_closed_total`.
     pub fn connection_closed(&self, reason: CloseReason) {
         self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds the time that a request waited for a place to `httpserver_queue_seconds_total`. After 584 years in total it starts again at 0,
+    /// which a scraper takes as a restart.
+    pub fn queued(&self, queue: Duration) {
+        let queue_ns = u64::try_from(queue.as_nanos()).unwrap_or(u64::MAX);
+        self.queued_ns.fetch_add(queue_ns, Ordering::Relaxed);
     }
 
     /// Appends the whole exposition to `out`.
@@ -92,6 +104,8 @@ impl Metrics {
             durations: &self.recorded,
             in_flight,
             max_in_flight: self.config.max_in_flight,
+            concurrency: self.config.concurrency,
+            queued_ns: &self.queued_ns,
             closed: &self.closed,
             delay_quantiles: std::array::from_fn(|place| (DELAY_QUANTILE_LABELS[place], quantiles[place])),
             started_at_ms: self.process.started_at_ms(),
@@ -111,6 +125,7 @@ pub(crate) mod tests {
         Metrics::new(Config {
             bounds: bounds.parse().unwrap(),
             max_in_flight: 10_000,
+            concurrency: 0,
             delay_quantiles: DELAY_QUANTILES.map(|q| Duration::from_secs(2).mul_f64(q)),
         })
     }

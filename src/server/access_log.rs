@@ -50,8 +50,15 @@ impl AccessLog {
     }
 
     /// Appends the line of a request: its route, never what the client sent, and the time from its arrival to the end of the write of its
-    /// response. Does not wait for it to be written.
-    pub fn append(&self, labels: Labels, duration: Duration, peer: SocketAddr, trace: Option<TraceContext>) {
+    /// response, `queue` of which it waited to be served if there is a limit on concurrency. Does not wait for it to be written.
+    pub fn append(
+        &self,
+        labels: Labels,
+        duration: Duration,
+        queue: Option<Duration>,
+        peer: SocketAddr,
+        trace: Option<TraceContext>,
+    ) {
         let now = humantime::format_rfc3339_millis(SystemTime::now());
         // An IPv4 client of an IPv6 socket is shown by its IPv4 address.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
@@ -59,12 +66,16 @@ impl AccessLog {
         // Writing to a vector cannot fail.
         let _ = write!(
             line,
-            "ts={now} method={} path={} status={} duration={:.6}s peer={peer}",
+            "ts={now} method={} path={} status={} duration={:.6}s",
             labels.method.as_str(),
             labels.path.as_str(),
             labels.status.code(),
             duration.as_secs_f64(),
         );
+        if let Some(queue) = queue {
+            let _ = write!(line, " queue={:.6}s", queue.as_secs_f64());
+        }
+        let _ = write!(line, " peer={peer}");
         if let Some(trace) = trace {
             let _ = write!(line, " trace_id={:032x}", trace.trace_id());
         }

@@ -59,7 +59,7 @@ impl Intake {
         let response = self
             .endpoints
             .respond(&request, !self.shared.draining.load(Ordering::Relaxed));
-        let (peer, deadline) = (request.peer, arrived + response.delay);
+        let (peer, delay) = (request.peer, response.delay);
         let delayed = matches!(response.body, Body::Delay);
         let persistence = if response.is_last {
             Persistence::ClosedByServer
@@ -82,7 +82,8 @@ impl Intake {
         };
         let scheduled = Scheduled {
             peer,
-            deadline,
+            start: arrived,
+            delay,
             delayed,
             last: persistence == Persistence::ClosedByServer,
             request: Box::new(pending),

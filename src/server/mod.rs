@@ -1,7 +1,7 @@
 //! The plain server: complete and correct for well-behaved clients.
 //!
 //! The files are in the order in which a request travels: `listener`, `acceptor`, `intake`, `request`, `framing`,
-//! `endpoint`, `schedule` with its `connections` and its `pool`, `worker`, `response`, `delivery`, `access_log`. `drain` ends the
+//! `endpoint`, `schedule` with its `connections`, its `places` and its `pool`, `worker`, `response`, `delivery`, `access_log`. `drain` ends the
 //! server; `panics` handles what must not happen.
 //!
 //! tiny_http offers no way to close a connection. So the server sends those that should be closed down a channel: see [`Close`].
@@ -19,6 +19,7 @@ pub mod limits;
 pub mod listener;
 pub mod panics;
 mod pending;
+mod places;
 mod pool;
 mod request;
 mod response;
@@ -104,11 +105,12 @@ impl Server {
             metrics: Arc::new(Metrics::new(Config {
                 bounds: flags.buckets.clone(),
                 max_in_flight: flags.max_in_flight,
+                concurrency: flags.concurrency,
                 delay_quantiles: DELAY_QUANTILES.map(|q| delay.quantile(q)),
             })),
             delay,
             acceptor: Acceptor::open(listener).map_err(about("the acceptor"))?,
-            schedule: Schedule::new(flags.max_in_flight, WORKERS_AT_START),
+            schedule: Schedule::new(flags.max_in_flight, flags.concurrency, WORKERS_AT_START),
             closes,
             log: flags
                 .access_log

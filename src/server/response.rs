@@ -46,14 +46,15 @@ pub struct Composer {
 }
 
 impl Composer {
-    /// Returns a response in one piece, so that it leaves in one system call. `took` is the time since the arrival of the request;
-    /// `expose` appends an exposition.
+    /// Returns a response in one piece, so that it leaves in one system call. `took` is the time since the arrival of the request, `queue`
+    /// its part before the request was served, if there is a limit on concurrency; `expose` appends an exposition.
     pub fn compose(
         &mut self,
         response: &Response,
         persistence: Persistence,
         is_head: bool,
         took: Duration,
+        queue: Option<Duration>,
         expose: impl FnOnce(Format, &mut Vec<u8>),
     ) -> &[u8] {
         let Composer { bytes, body } = self;
@@ -64,7 +65,7 @@ impl Composer {
             Body::Delay => {
                 // Writing to a vector cannot fail.
                 let _ = writeln!(body, "answered after {:.6} s", took.as_secs_f64());
-                timing = format!("delay;dur={:.3}", took.as_secs_f64() * 1e3);
+                timing = server_timing(took, queue);
                 &[TEXT, ("Server-Timing", &timing)]
             }
             Body::Line(line) => {
@@ -89,6 +90,22 @@ impl Composer {
             bytes.extend_from_slice(body);
         }
         bytes
+    }
+}
+
+/// Returns the value of `Server-Timing` (W3C Server Timing), in milliseconds.
+fn server_timing(took: Duration, queue: Option<Duration>) -> String {
+    let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+    match queue {
+        None => format!("delay;dur={:.3}", milliseconds(took)),
+        Some(queue) => {
+            let delay = took.saturating_sub(queue);
+            format!(
+                "queue;dur={:.3}, delay;dur={:.3}",
+                milliseconds(queue),
+                milliseconds(delay)
+            )
+        }
     }
 }
 

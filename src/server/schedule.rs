@@ -14,6 +14,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::connections::{Connections, Place};
+use super::places::Places;
 use super::pool::{Help, Leader, Pool};
 
 /// The shortest wait of the leader. The requests that become due within it share a wake-up.
@@ -25,19 +26,27 @@ const WAIT_MAX: Duration = Duration::from_secs(3600);
 /// How long a worker is idle before it ends, if there are more than at the start.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 
-/// A request with the deadline of its response.
+/// A request with the time of its response.
 #[derive(Debug)]
 pub struct Scheduled<T> {
     /// The address of its client.
     pub peer: SocketAddr,
-    /// When its response is due.
-    pub deadline: Instant,
-    /// Whether it counts against the limit on delayed requests.
+    /// When it is served: its arrival, or later if it is delayed and every place is taken.
+    pub start: Instant,
+    /// How long after that its response is due.
+    pub delay: Duration,
+    /// Whether it counts against the limit on delayed requests, and takes a place.
     pub delayed: bool,
     /// Whether its connection is closed after the response.
     pub last: bool,
     /// The request itself.
     pub request: T,
+}
+
+impl<T> Scheduled<T> {
+    fn deadline(&self) -> Instant {
+        self.start + self.delay
+    }
 }
 
 /// Identifies a request that a worker has taken.
@@ -77,6 +86,7 @@ struct State<T> {
     /// Keyed by deadline and, for equal deadlines, by order of insertion.
     queue: BTreeMap<(Instant, u64), (Scheduled<T>, Ticket)>,
     connections: Connections<Scheduled<T>>,
+    places: Places,
     pool: Pool,
     /// How many requests have arrived.
     arrivals: u64,
@@ -103,12 +113,14 @@ pub struct Schedule<T> {
 }
 
 impl<T> Schedule<T> {
-    /// Returns a schedule for that many workers at first, which admits at most `delayed_max` delayed requests at a time.
-    pub fn new(delayed_max: usize, workers: u32) -> Self {
+    /// Returns a schedule for that many workers at first, which admits at most `delayed_max` delayed requests at a time, and serves at most
+    /// `concurrency` of them; 0 is no limit.
+    pub fn new(delayed_max: usize, concurrency: usize, workers: u32) -> Self {
         Schedule {
             state: Mutex::new(State {
                 queue: BTreeMap::new(),
                 connections: Connections::new(),
+                places: Places::new(concurrency),
                 pool: Pool::new(workers),
                 arrivals: 0,
                 inserted: 0,
@@ -136,25 +148,27 @@ impl<T> Schedule<T> {
     pub fn push(&self, mut scheduled: Scheduled<T>, now: Instant, refuse: impl Fn(&mut T, Refusal)) -> Option<T> {
         let state = &mut *self.lock();
         state.arrivals += 1;
-        if scheduled.delayed && state.delayed >= self.delayed_max {
+        if scheduled.delayed && state.delayed + state.places.count_abandoned(now) >= self.delayed_max {
             refuse(&mut scheduled.request, Refusal::Overload);
-            (scheduled.deadline, scheduled.delayed) = (now, false);
+            (scheduled.start, scheduled.delay, scheduled.delayed) = (now, Duration::ZERO, false);
         }
         let peer = scheduled.peer;
         let mut place = state.connections.arrive(peer, scheduled.last, now);
         if place == Place::Full {
             refuse(&mut scheduled.request, Refusal::ConnectionFull);
-            (scheduled.deadline, scheduled.delayed, scheduled.last) = (now, false, true);
+            (scheduled.start, scheduled.delay) = (now, Duration::ZERO);
+            (scheduled.delayed, scheduled.last) = (false, true);
             place = state.connections.arrive(peer, true, now);
         }
         match place {
             Place::First(connection) => {
-                state.count_in(&scheduled);
-                state.insert(scheduled, connection);
+                state.admit(&mut scheduled);
+                let due = scheduled.deadline();
+                state.insert(scheduled, connection, due);
                 None
             }
             Place::Behind => {
-                state.count_in(&scheduled);
+                state.admit(&mut scheduled);
                 state.connections.wait(peer, scheduled);
                 None
             }
@@ -258,10 +272,10 @@ impl<T> Schedule<T> {
 
     fn settle(&self, state: &mut State<T>, answered: Ticket) {
         state.count_out(answered.delayed);
-        if let Some(mut next) = state.connections.answered(answered.peer, answered.connection) {
+        if let Some(next) = state.connections.answered(answered.peer, answered.connection) {
             // Not before what is due already: a connection that pipelines takes turns with the others.
-            next.deadline = next.deadline.max(Instant::now());
-            state.insert(next, answered.connection);
+            let due = next.deadline().max(Instant::now());
+            state.insert(next, answered.connection, due);
         }
         self.signal_if_all_answered(state);
     }
@@ -293,6 +307,9 @@ impl<T> Schedule<T> {
         }
         for scheduled in &unanswered {
             state.count_out(scheduled.delayed);
+            if scheduled.delayed {
+                state.places.abandon(scheduled.deadline());
+            }
         }
         self.signal_if_all_answered(&state);
         drop(state);
@@ -348,9 +365,13 @@ impl<T> Schedule<T> {
 }
 
 impl<T> State<T> {
-    fn count_in(&mut self, scheduled: &Scheduled<T>) {
+    /// Counts a request, and gives it a place if it is delayed.
+    fn admit(&mut self, scheduled: &mut Scheduled<T>) {
         self.in_flight += 1;
-        self.delayed += usize::from(scheduled.delayed);
+        if scheduled.delayed {
+            self.delayed += 1;
+            scheduled.start = self.places.take(scheduled.start, scheduled.delay);
+        }
     }
 
     fn count_out(&mut self, delayed: bool) {
@@ -358,15 +379,15 @@ impl<T> State<T> {
         self.delayed -= usize::from(delayed);
     }
 
-    fn insert(&mut self, scheduled: Scheduled<T>, connection: u64) {
+    fn insert(&mut self, scheduled: Scheduled<T>, connection: u64, due: Instant) {
         let ticket = Ticket {
             peer: scheduled.peer,
             connection,
             delayed: scheduled.delayed,
         };
         self.inserted += 1;
-        let deadline = self.expired_at.unwrap_or(scheduled.deadline).min(scheduled.deadline);
-        self.queue.insert((deadline, self.inserted), (scheduled, ticket));
+        let due = self.expired_at.unwrap_or(due).min(due);
+        self.queue.insert((due, self.inserted), (scheduled, ticket));
     }
 
     fn earliest(&self) -> Option<Instant> {
@@ -403,7 +424,8 @@ mod tests {
     fn request(port: u16, deadline: Instant, number: usize) -> Scheduled<Noted> {
         Scheduled {
             peer: peer(port),
-            deadline,
+            start: deadline,
+            delay: Duration::ZERO,
             delayed: true,
             last: false,
             request: (number, None),
@@ -451,7 +473,7 @@ mod tests {
 
     #[test]
     fn what_is_due_first_is_answered_first_and_not_before() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         let now = Instant::now();
         let soon = now + Duration::from_millis(30);
         push(&schedule, request(1, soon, 2), now);
@@ -463,7 +485,7 @@ mod tests {
 
     #[test]
     fn the_leader_waits_until_the_earliest_deadline_and_leads_on_until_it_answers() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         assert!(matches!(schedule.next(None), Turn::Receive));
         let now = Instant::now();
         push(&schedule, request(1, now + MINUTE, 1), now);
@@ -477,7 +499,7 @@ mod tests {
 
     #[test]
     fn requests_that_become_due_within_a_millisecond_share_a_wake_up() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         schedule.next(None);
         let now = Instant::now();
         push(&schedule, request(1, now + Duration::from_micros(500), 1), now);
@@ -491,7 +513,7 @@ mod tests {
     /// Returns a schedule whose leader is the caller, and waits. Calls `then` with it while another worker is idle, and returns that
     /// worker's turn.
     fn with_an_idle_worker(then: impl FnOnce(&Schedule<Noted>)) -> Turn<Noted> {
-        let schedule = Schedule::new(usize::MAX, 2);
+        let schedule = Schedule::new(usize::MAX, 0, 2);
         assert!(matches!(schedule.next(None), Turn::Receive));
         assert!(matches!(schedule.next_of_leader(), Turn::Wait(_)));
         thread::scope(|scope| {
@@ -529,7 +551,7 @@ mod tests {
 
     #[test]
     fn an_idle_worker_answers_what_is_due_before_the_leader_wakes_up() {
-        let schedule = Schedule::new(10, 2);
+        let schedule = Schedule::new(10, 0, 2);
         schedule.next(None);
         schedule.next_of_leader();
         let now = Instant::now();
@@ -540,14 +562,14 @@ mod tests {
 
     #[test]
     fn a_worker_is_started_if_all_stall() {
-        let schedule = Schedule::<Noted>::new(10, 1);
+        let schedule = Schedule::<Noted>::new(10, 0, 1);
         assert!(schedule.stall());
         schedule.go_on();
     }
 
     #[test]
     fn delayed_requests_past_the_limit_are_refused_until_one_is_answered() {
-        let schedule = Schedule::new(2, 1);
+        let schedule = Schedule::new(2, 0, 1);
         let now = Instant::now();
         let late = now + MINUTE;
         push(&schedule, request(1, now, 1), now);
@@ -576,8 +598,57 @@ mod tests {
     }
 
     #[test]
+    fn requests_of_closed_connections_count_against_the_limit_as_long_as_they_have_their_places() {
+        let schedule = Schedule::new(2, 1, 1);
+        let now = Instant::now();
+        let slow = |port, number| Scheduled {
+            delay: MINUTE,
+            ..request(port, now, number)
+        };
+        for number in 1..=2 {
+            push(&schedule, slow(number, usize::from(number)), now);
+            assert_eq!(schedule.close(peer(number)).len(), 1);
+        }
+        assert_eq!(schedule.in_flight(), 0);
+        push(&schedule, slow(3, 3), now);
+        assert_eq!(next(&schedule, None).0.request, (3, Some(Refusal::Overload)));
+        let later = now + MINUTE * 2;
+        let after = Scheduled {
+            start: later,
+            ..slow(4, 4)
+        };
+        push(&schedule, after, later);
+        schedule.expire();
+        assert_eq!(next(&schedule, None).0.request, (4, None));
+    }
+
+    #[test]
+    fn at_most_as_many_delayed_requests_are_served_at_a_time_as_there_are_places() {
+        const DELAY: Duration = Duration::from_millis(10);
+        let schedule = Schedule::new(usize::MAX, 2, 1);
+        let now = Instant::now();
+        for number in 0..6 {
+            let delayed = Scheduled {
+                delay: DELAY,
+                ..request(number, now, usize::from(number))
+            };
+            push(&schedule, delayed, now);
+        }
+        let probe = Scheduled {
+            delayed: false,
+            ..request(9, now, 9)
+        };
+        push(&schedule, probe, now);
+        assert_eq!(next_number(&schedule), 9, "it takes no place");
+        for number in 0..6 {
+            let (due, _) = next(&schedule, None);
+            assert_eq!((due.request.0, due.start), (number, now + DELAY * (number as u32 / 2)));
+        }
+    }
+
+    #[test]
     fn a_full_connection_gets_one_last_response() {
-        let schedule = Schedule::new(usize::MAX, 1);
+        let schedule = Schedule::new(usize::MAX, 0, 1);
         let now = Instant::now();
         for number in 0..=CONNECTION_IN_FLIGHT_MAX {
             assert_eq!(push(&schedule, request(1, now, number), now), None);
@@ -598,7 +669,7 @@ mod tests {
 
     #[test]
     fn a_connection_closed_after_a_response_gives_back_the_requests_behind_it() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         let now = Instant::now();
         for number in 0..3 {
             push(&schedule, request(1, now, number), now);
@@ -611,7 +682,7 @@ mod tests {
 
     #[test]
     fn a_closed_connection_gives_back_all_of_its_requests_and_its_successor_is_served() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         let now = Instant::now();
         push(&schedule, request(1, now + MINUTE, 1), now);
         push(&schedule, request(2, now, 10), now);
@@ -635,7 +706,7 @@ mod tests {
 
     #[test]
     fn a_response_to_a_closed_connection_does_not_concern_its_successor() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         let now = Instant::now();
         push(&schedule, request(1, now, 1), now);
         let (_, of_first) = next(&schedule, None);
@@ -653,7 +724,7 @@ mod tests {
 
     #[test]
     fn a_connection_closed_if_alone_takes_no_more_requests() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         let now = Instant::now();
         push(&schedule, request(1, now, 1), now);
         push(&schedule, request(1, now, 2), now);
@@ -667,7 +738,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_pipelines_takes_turns_with_the_others() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         let now = Instant::now();
         for number in 0..3 {
             push(&schedule, request(1, now, number), now);
@@ -680,7 +751,7 @@ mod tests {
 
     #[test]
     fn after_expire_everything_is_due_in_the_order_of_its_connection() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         let now = Instant::now();
         for (port, number) in [(1, 1), (2, 2), (1, 3)] {
             push(&schedule, request(port, now + MINUTE, number), now);
@@ -704,7 +775,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_the_last_response_is_notified() {
-        let schedule = Schedule::new(10, 1);
+        let schedule = Schedule::new(10, 0, 1);
         let now = Instant::now();
         assert!(schedule.wait_until_all_answered(now), "nothing is in flight");
         push(&schedule, request(1, now, 1), now);
@@ -722,7 +793,7 @@ mod tests {
     fn many_workers_answer_everything_in_the_order_of_each_connection() {
         const CONNECTIONS: u16 = 50;
         const REQUESTS: usize = 200;
-        let schedule = Arc::new(Schedule::new(usize::MAX, 4));
+        let schedule = Arc::new(Schedule::new(usize::MAX, 0, 4));
         let seen: Arc<Mutex<HashMap<SocketAddr, usize>>> = Arc::default();
         for _ in 0..4 {
             let (schedule, seen) = (Arc::clone(&schedule), Arc::clone(&seen));
@@ -761,7 +832,7 @@ mod tests {
         fn any_requests_leave_once_each_by_deadline_and_in_the_order_of_their_connection(
             arrivals in prop::collection::vec((0u16..5, 0u64..1_000), 1..60)
         ) {
-            let schedule = Schedule::new(usize::MAX, 1);
+            let schedule = Schedule::new(usize::MAX, 0, 1);
             let now = Instant::now();
             let past = now - Duration::from_secs(1);
             for (number, (port, after_us)) in arrivals.iter().enumerate() {

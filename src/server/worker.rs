@@ -99,6 +99,8 @@ impl Worker {
     /// Answers a request, records and logs it. Returns its ticket if its connection stays open.
     fn answer(&mut self, scheduled: Scheduled<Box<PendingRequest>>, ticket: Ticket) -> Option<Ticket> {
         let peer = scheduled.peer;
+        // At the end of a drain it is answered before its start.
+        let queue_until = (self.shared.flags.concurrency > 0 && scheduled.delayed).then_some(scheduled.start);
         let PendingRequest {
             method,
             arrived,
@@ -136,7 +138,7 @@ impl Worker {
                     }
                     closed => closed,
                 };
-                let delivered = self.deliver(&mut *writer, &response, persistence, is_head, arrived);
+                let delivered = self.deliver(&mut *writer, &response, persistence, is_head, arrived, queue_until);
                 // If the client is gone, nothing is left to close, and its port may have another connection.
                 let stays = delivered.as_ref().map_or_else(is_gone, |()| true);
                 (persistence == Persistence::ClosedByServer || !stays).then_some(Close {
@@ -152,8 +154,12 @@ impl Worker {
         let labels = Labels { method, path, status };
         let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.recorder.record(labels, duration_ns, trace, now);
+        let queue = queue_until.map(|start| start.min(now) - arrived);
+        if let Some(queue) = queue {
+            self.shared.metrics.queued(queue);
+        }
         if let Some(log) = self.shared.log.as_ref().filter(|_| !is_probe) {
-            log.append(labels, duration, peer, trace);
+            log.append(labels, duration, queue, peer, trace);
         }
         let Some(mut close) = close else {
             return Some(ticket);
@@ -171,10 +177,13 @@ impl Worker {
         persistence: Persistence,
         is_head: bool,
         arrived: Instant,
+        queue_until: Option<Instant>,
     ) -> io::Result<()> {
         let Worker { shared, composer, .. } = self;
         let expose = |format, out: &mut Vec<u8>| shared.metrics.render(format, shared.schedule.in_flight(), out);
-        let mut rest = composer.compose(response, persistence, is_head, arrived.elapsed(), expose);
+        let now = Instant::now();
+        let queue = queue_until.map(|start| start.min(now) - arrived);
+        let mut rest = composer.compose(response, persistence, is_head, now - arrived, queue, expose);
         if write_some(writer, &mut rest)? {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use std::process::Command;
 use support::client::Client;
 use support::server::{Server, command, run};
 
-const FLAGS: [&str; 11] = [
+const FLAGS: [&str; 12] = [
     "listen",
     "delay-min",
     "delay-max",
@@ -13,6 +13,7 @@ const FLAGS: [&str; 11] = [
     "error-rate",
     "buckets",
     "max-in-flight",
+    "concurrency",
     "drain-timeout",
     "idle-timeout",
     "requests-per-connection",
@@ -57,7 +58,7 @@ fn flags_override_environment_variables() {
 
 #[test]
 fn an_invalid_flag_gets_an_error_that_names_it_its_value_and_what_is_allowed_and_status_2() {
-    let cases: [(&[&str], &[&str]); 24] = [
+    let cases: [(&[&str], &[&str]); 26] = [
         (&["--listen", "nowhere"], &["--listen", "'nowhere'", "127.0.0.1:19004"]),
         (&["--listen", "localhost:8080"], &["'localhost:8080'", "as in :19004"]),
         (&["--listen", ":65536"], &["':65536'"]),
@@ -84,6 +85,8 @@ fn an_invalid_flag_gets_an_error_that_names_it_its_value_and_what_is_allowed_and
         (&["--buckets", "2,1"], &["--buckets", "'2,1'", "increasing"]),
         (&["--buckets", ""], &["--buckets"]),
         (&["--max-in-flight", "0"], &["--max-in-flight", "'0'", "1 to 1000000"]),
+        (&["--concurrency", "-1"], &["--concurrency", "'-1'", "0 to 1000000"]),
+        (&["--concurrency", "1000001"], &["'1000001'", "0 to 1000000"]),
         (&["--drain-timeout", "soon"], &["--drain-timeout", "'soon'", "0s to 1h"]),
         (&["--idle-timeout", "0s"], &["--idle-timeout", "'0s'", "1s to 1h"]),
         (&["--idle-timeout", "2h"], &["--idle-timeout", "'2h'", "1s to 1h"]),

@@ -1,6 +1,7 @@
 //! The server as well-behaved clients and its operator see it.
 
 mod clients;
+mod concurrency;
 mod drain;
 mod endpoints;
 mod flags;

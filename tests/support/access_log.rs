@@ -16,6 +16,8 @@ pub struct Line {
     pub status: u16,
     /// The duration that the histogram has, with a precision of 1 µs.
     pub duration: Duration,
+    /// How much of that it waited to be served, with a precision of 1 µs, if there is a limit on concurrency.
+    pub queue: Option<Duration>,
 }
 
 /// Returns the lines of a log. Panics if the server dropped some, since their requests would be missing from the truth.
@@ -24,18 +26,22 @@ pub fn parse(log: &str) -> Vec<Line> {
 }
 
 fn line(text: &str) -> Line {
-    let field = |name: &str| {
+    let optional = |name: &str| {
         let mut fields = text.split(' ').filter_map(|field| field.split_once('='));
-        let found = fields.find(|(field, _)| *field == name);
-        found.unwrap_or_else(|| panic!("no {name} in {text:?}")).1
+        Some(fields.find(|(field, _)| *field == name)?.1)
     };
-    let seconds = field("duration").strip_suffix('s').expect("a duration in seconds");
+    let field = |name: &str| optional(name).unwrap_or_else(|| panic!("no {name} in {text:?}"));
+    let duration = |text: &str| {
+        let seconds = text.strip_suffix('s').expect("a duration in seconds");
+        Duration::from_secs_f64(seconds.parse().expect("a number of seconds"))
+    };
     Line {
         at: humantime::parse_rfc3339(field("ts")).expect("a time"),
         method: field("method").to_owned(),
         path: field("path").to_owned(),
         status: field("status").parse().expect("a status"),
-        duration: Duration::from_secs_f64(seconds.parse().expect("a number of seconds")),
+        duration: duration(field("duration")),
+        queue: optional("queue").map(duration),
     }
 }
 

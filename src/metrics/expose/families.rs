@@ -12,6 +12,10 @@ pub(crate) struct State<'a> {
     pub durations: &'a Recorded,
     pub in_flight: usize,
     pub max_in_flight: usize,
+    /// How many requests are served at a time; 0 is no limit.
+    pub concurrency: usize,
+    /// How long requests have waited to be served.
+    pub queued_ns: &'a AtomicU64,
     /// Closed connections by reason.
     pub closed: &'a [AtomicU64; CloseReason::ALL.len()],
     /// Each value of the label `q`, and that quantile.
@@ -105,7 +109,7 @@ impl Value {
 }
 
 /// All families, in the order of the exposition.
-pub(super) static FAMILIES: [Family; 14] = [
+pub(super) static FAMILIES: [Family; 16] = [
     family(
         Kind::Histogram,
         "http_request_duration_seconds",
@@ -121,6 +125,19 @@ pub(super) static FAMILIES: [Family; 14] = [
         "httpserver_max_in_flight",
         "The largest number of HTTP requests in flight; more get a 503.",
         |state| Some(Value::Integer(state.max_in_flight as u64)),
+    ),
+    gauge(
+        "httpserver_concurrency",
+        "The largest number of HTTP requests to / served at a time; the others wait their turn.",
+        |state| (state.concurrency > 0).then_some(Value::Integer(state.concurrency as u64)),
+    ),
+    family(
+        Kind::Counter,
+        "httpserver_queue_seconds_total",
+        "Total time that answered HTTP requests to / waited until they were served, in seconds.",
+        Samples::One(|state| {
+            (state.concurrency > 0).then(|| Value::Nanoseconds(state.queued_ns.load(Ordering::Relaxed)))
+        }),
     ),
     family(
         Kind::Counter,

@@ -29,6 +29,7 @@ fn config(bounds: Bounds) -> Config {
     Config {
         bounds,
         max_in_flight: 10_000,
+        concurrency: 0,
         delay_quantiles: DELAY_QUANTILES.map(|q| Duration::from_secs(2).mul_f64(q)),
     }
 }
