@@ -12,7 +12,7 @@ pub const PAGE: &[u8] = include_bytes!("live_page.html");
 /// `default-src 'none'` forbids what is not named here, so no request can leave for another host; no page may frame it.
 pub const CONTENT_SECURITY_POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-1LsMdX9uIuZMcwaphnvga2od6CPSDaELDEkKDofCj74='; ",
+    "script-src 'sha256-7L9n2TA8C4wRVszBmaqou83E7RFSm6DHcbWfD5pXNfI='; ",
     "style-src 'sha256-OIdyfuy+MVyQubwSPieTRgDa3/xS/9Y6VtSGW7/wo04='; ",
     "connect-src 'self'; ",
     "img-src data:; ",

@@ -179,6 +179,47 @@ fn an_error_is_that_of_get_with_status_200_and_the_page_says_if_its_other_figure
     );
 }
 
+#[test]
+fn while_requests_queue_the_page_shows_queue_and_service_apart_and_no_error() {
+    let server = Server::start(&[
+        "--delay-min=200ms",
+        "--delay-max=200ms",
+        "--concurrency=4",
+        "--access-log=false",
+    ]);
+    let mut browser = open(server.address, json!({}));
+    assert_eq!(browser.text("#in-flight-more"), "0 served, 0 queued");
+    load(&server, &mut browser, "/", 4, 1);
+    assert!(!browser.text("#distribution-scope").contains("queued"));
+    assert!(beside(&mut browser, "p50").contains("error"));
+    let lasts = Duration::from_secs(5);
+    std::thread::scope(|scope| {
+        let clients = scope.spawn(|| client::load(server.address, "/", 12, lasts));
+        browser.wait_for("byId('in-flight-more').textContent", |text| {
+            *text == "4 served, 8 queued"
+        });
+        assert_eq!(clients.join().unwrap().lost, 0);
+    });
+    settle(&mut browser, counted(&server));
+    // Each of 12 clients waits for two rounds of four, and is then served.
+    let scope = browser.text("#distribution-scope");
+    let (_, means) = scope.split_once(", on average ").expect(&scope);
+    let (queued, served) = means.split_once(" queued and ").expect(&scope);
+    let seconds = |text: &str| -> f64 {
+        text.split(' ')
+            .next()
+            .and_then(|number| number.parse().ok())
+            .expect(&scope)
+    };
+    let (queued, served) = (seconds(queued), seconds(served));
+    let exposed = server.metric("httpserver_queue_seconds_total").unwrap() / counted(&server);
+    assert!((queued / exposed - 1.0).abs() < 0.01, "{scope}; exposed {exposed}");
+    assert!(queued > served && served >= 0.2, "{scope}");
+    assert_eq!(beside(&mut browser, "p50"), "configured 0.200\u{a0}s ");
+    assert!(browser.text("#configured").ends_with("so no error is shown."));
+    assert_eq!(browser.traffic().complaints, [""; 0]);
+}
+
 /// An address in front of servers, which takes them in turn, a request each, and edits their expositions.
 fn front(servers: &[&Server], edit: fn(&str) -> String) -> SocketAddr {
     let targets: Vec<SocketAddr> = servers.iter().map(|server| server.address).collect();

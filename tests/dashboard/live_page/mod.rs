@@ -167,16 +167,16 @@ fn increases_over_a_reset_are_those_of_rate_and_a_new_series_counts_from_zero() 
     let mut browser = open(server.address, json!({}));
     let total = browser.evaluate(
         "(() => {
-            const series = (...counts) => new Map([['GET 200', { status: '200', buckets: new Map([[1, counts[0]], [Infinity, counts[1]]]) }]]);
+            const series = (...counts) => ({ queueSeconds: counts[1] / 2, series: new Map([['GET 200', { status: '200', seconds: counts[0], buckets: new Map([[1, counts[0]], [Infinity, counts[1]]]) }]]) });
             const totals = zeroTotals([1, Infinity]);
             addIncrease(totals, [1, Infinity], series(5, 9), series(7, 12));
             addIncrease(totals, [1, Infinity], series(7, 12), series(2, 3));
             addIncrease(totals, [1, Infinity], undefined, series(1, 1));
-            return [...totals.buckets, totals.statuses.get('200')];
+            return [...totals.buckets, totals.statuses.get('200'), totals.seconds, totals.queueSeconds];
         })()",
     );
     // 2 and 3 at first, then 2 and 3 since the reset, then 1 and 1.
-    assert_eq!(total, json!([5, 7, 7]));
+    assert_eq!(total, json!([5, 7, 7, 5, 3.5]));
 }
 
 #[test]

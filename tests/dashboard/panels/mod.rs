@@ -427,6 +427,50 @@ fn assert_same(what: &str, one: &[Series], other: &[Series]) {
 }
 
 #[test]
+fn served_and_queued_requests_are_those_in_flight_below_and_above_the_concurrency() {
+    let pods = [
+        (
+            "a",
+            "http_requests_in_flight 61\nhttpserver_concurrency 20\n",
+            [20.0, 41.0],
+        ),
+        (
+            "b",
+            "http_requests_in_flight 7\nhttpserver_concurrency 20\n",
+            [7.0, 0.0],
+        ),
+        ("c", "http_requests_in_flight 9\n", [9.0, 0.0]),
+    ];
+    let labels = pods
+        .map(|(pod, ..)| format!("job=\"kubernetes-pods\",namespace=\"demo\",pod=\"{pod}\",instance=\"{pod}:19004\""));
+    let expositions = pods.map(|(_, gauges, _)| format!("{gauges}httpserver_build_info{{version=\"2\"}} 1\n"));
+    let scraped: Vec<Scraped> = labels
+        .iter()
+        .zip(&expositions)
+        .map(|(labels, exposition)| Scraped { labels, exposition })
+        .collect();
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let samples = history::samples(&scraped, 15, now_s);
+    let choice = &choices()[2];
+    for major in Major::BOTH {
+        let prometheus = Prometheus::start_on_samples(major, &samples);
+        let results = Grafana::open(&Board::read(), &prometheus, choice, "15s", 600, now_s as f64).results();
+        let panel = results
+            .iter()
+            .filter(|result| result.panel == "Served and queued by pod");
+        let panel: Vec<&QueryResult> = panel.collect();
+        assert_eq!(panel.len(), 2);
+        for (pod, _, expected) in &pods {
+            let shown = [panel[0], panel[1]].map(|result| {
+                let of_pod = result.series.iter().find(|series| series.labels["pod"] == *pod);
+                of_pod.expect(pod).last()
+            });
+            assert_eq!(shown, *expected, "Prometheus {major:?}, {pod}");
+        }
+    }
+}
+
+#[test]
 fn quantile_panels_agree_with_the_access_log() {
     let recorded = OBSERVED.recorded();
     for results in &OBSERVED.by_version {
