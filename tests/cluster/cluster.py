@@ -145,6 +145,9 @@ class GivenCluster(Cluster):
     def provide_metrics(self):
         """Does nothing: with --with-autoscaler, the cluster must have metrics-server."""
 
+    def provide_requests_in_flight(self):
+        """Does nothing: with --with-autoscaler and --disposable, the cluster must have prometheus-adapter."""
+
     def clean_up(self):
         """Deletes everything that the test has created, and waits until it is gone."""
         for wait in ("--wait=false", "--timeout=120s"):

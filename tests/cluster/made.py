@@ -21,6 +21,7 @@ class MadeCluster(Cluster):
         keys = Keys(folder / "keys", API)
         administrator = start_control_plane(keys, folder)
         super().__init__(administrator, folder)
+        self.folder = folder
         self.nodes = [Node(network, keys, folder) for network in networks]
 
     def load(self, archive):
@@ -39,6 +40,15 @@ class MadeCluster(Cluster):
         """Installs metrics-server."""
         self.kubectl(f"apply -f {ADDONS}/metrics-server.yaml")
         self.kubectl("rollout status -n kube-system deployment/metrics-server --timeout=60s")
+
+    def provide_requests_in_flight(self):
+        """Installs prometheus-adapter, with the rules that its chart would write into its configuration."""
+        values = (ROOT / "yaml/monitoring/autoscaling/prometheus-adapter-values.yaml").read_text()
+        config = self.folder / "config.yaml"
+        config.write_text("rules:\n" + values.split("  custom:\n", 1)[1])
+        self.kubectl(f"-n kube-system create configmap prometheus-adapter --from-file={config}")
+        self.kubectl(f"apply -f {ADDONS}/prometheus-adapter.yaml")
+        self.kubectl("rollout status -n kube-system deployment/prometheus-adapter --timeout=60s")
 
     def clients_command(self):
         return self.nodes[0].host.command("clients")

@@ -41,7 +41,8 @@ def flags():
     parser.add_argument(
         "--with-autoscaler",
         action="store_true",
-        help="also scale by CPU; a cluster given by --kubeconfig needs metrics-server",
+        help="also scale by CPU and by requests in flight; a cluster given by --kubeconfig needs metrics-server, and "
+        "prometheus-adapter with the values of yaml/monitoring/autoscaling/ if it is disposable",
     )
     chosen = parser.parse_args()
     wrong = None
@@ -67,7 +68,7 @@ def prepare(chosen):
         tools.install(tools.FOR_A_MADE_CLUSTER)
         tools.build("test-programs", "httpserver", "prometheus", "coredns", "kubernetes")
         if chosen.with_autoscaler:
-            tools.build("metrics-server")
+            tools.build("metrics-server", "prometheus-adapter")
 
 
 def load_images(cluster, chosen, folder):
@@ -92,6 +93,7 @@ def load_images(cluster, chosen, folder):
         load_program("localhost/coredns:1", "coredns")
         if chosen.with_autoscaler:
             load_program("localhost/metrics-server:1", "metrics-server")
+            load_program("localhost/prometheus-adapter:1", "adapter")
 
 
 def run_steps(chosen, folder, logs):

@@ -1,5 +1,6 @@
 """The steps of the test, in order. Each one checks a promise and yields what it measured."""
 
+import json
 import subprocess
 import time
 
@@ -27,7 +28,14 @@ QUANTILE_TOLERANCE = 0.05
 FAIR_SHARE = 0.5
 SPREAD_WITHIN_S = 150
 QUANTILES_OVER_S = 120
+# How long 60 clients take to fill the queue of one pod, and how long its quantiles are then measured.
+QUEUE_FILLS_S = 10
+QUANTILE_WINDOW_S = 20
+P50_WITH_FREE_PLACES_S = 1.2
 READY_AFTER_KILL_S = 10
+CONCURRENCY = "kubectl set env deployment/httpserver HTTPSERVER_CONCURRENCY=20"
+SCALE_BY_IN_FLIGHT = "kubectl apply -f yaml/monitoring/autoscaling/horizontalpodautoscaler.yaml"
+IN_FLIGHT_OF_PODS = "kubectl get --raw '/apis/custom.metrics.k8s.io/v1beta1/namespaces/default/pods/*/http_requests_in_flight'"
 # The requests a second of yaml/monitoring/load.yaml, at least and at most.
 LOAD_RATE = (15, 25)
 
@@ -58,6 +66,8 @@ def chosen(cluster, flags):
         yield run.kill
     if flags.with_autoscaler:
         yield run.scale_by_cpu
+        if may_disturb:
+            yield run.scale_by_requests_in_flight
     yield run.delete
 
 
@@ -76,6 +86,11 @@ def words_of(command):
 
 def succeeds(command):
     return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def quantity(text):
+    """Returns the value of a Kubernetes quantity in units or thousandths."""
+    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
 
 
 class Steps:
@@ -329,6 +344,67 @@ class Steps:
     def _cpu_is_known(self):
         metrics = self.cluster.get("horizontalpodautoscaler/httpserver")["status"].get("currentMetrics") or []
         return any(one.get("resource", {}).get("current", {}).get("averageUtilization") is not None for one in metrics)
+
+    def scale_by_requests_in_flight(self):
+        """60 clients on pods of concurrency 20: the autoscaler adds pods until p50 is that of the delay, and none is lost"""
+        self.cluster.provide_requests_in_flight()
+        self.cluster.kubectl(words_of(CONCURRENCY))
+        self.cluster.kubectl(words_of(SCALE_BY_IN_FLIGHT))
+        limits = lambda most: ["patch", "horizontalpodautoscaler/httpserver", "--patch", self._scale_limits(most)]
+        self.cluster.kubectl(limits(1))
+        self.cluster.kubectl("scale deployment/httpserver --replicas=1")
+        self.cluster.kubectl("rollout status deployment/httpserver --timeout=120s")
+        self.cluster.ready_pods(1, within_s=120)
+        # The Service balances connections, so clients that keep theirs would stay with the first pod.
+        clients = self.cluster.clients(self.cluster.service_url(), closing=60)
+        time.sleep(QUEUE_FILLS_S)
+        clients.window()
+        time.sleep(QUANTILE_WINDOW_S)
+        alone = clients.window()
+        yield f"one pod: {alone}"
+        # 60 clients on 20 places with a mean delay of 1 s.
+        if not 2.5 < alone.quantiles[0.5] < 3.5:
+            raise Failure("p50 is not about 3 s")
+        wait_for("the autoscaler to know the requests in flight", 120, self._in_flight_is_known, every_s=1)
+        self.cluster.kubectl(limits(10))
+        began = time.monotonic()
+        wanted = wait_for("the pods that the metric asks for", 240, self._wanted_pods, every_s=1)
+        yield f"{wanted} pods after {time.monotonic() - began:.0f} s"
+        clients.window()
+        time.sleep(QUANTILE_WINDOW_S)
+        spread = clients.window()
+        yield f"{wanted} pods: {spread}"
+        if spread.quantiles[0.5] > P50_WITH_FREE_PLACES_S:
+            raise Failure(f"p50 is more than {P50_WITH_FREE_PLACES_S} s")
+        for seen in (alone, spread, clients.stop()):
+            seen.require_all_answered()
+
+    def _scale_limits(self, most):
+        # A pod that is removed would take its share of the clients to the others.
+        behavior = {"scaleDown": {"selectPolicy": "Disabled"}}
+        return json.dumps({"spec": {"minReplicas": 1, "maxReplicas": most, "behavior": behavior}})
+
+    def _in_flight_is_known(self):
+        documented(IN_FLIGHT_OF_PODS)
+        pods = f"/apis/custom.metrics.k8s.io/v1beta1/namespaces/{SERVER_NAMESPACE}/pods/*/http_requests_in_flight"
+        try:
+            return len(json.loads(self.cluster.kubectl(["get", "--raw", pods]))["items"]) == 1
+        except Failure:
+            # Not served yet, or not scraped yet.
+            return False
+
+    def _wanted_pods(self):
+        """Returns the number of pods once it is what the metric asks for, and all of them are ready."""
+        autoscaler = self.cluster.get("horizontalpodautoscaler/httpserver")
+        status = autoscaler["status"]
+        current = [one["pods"]["current"]["averageValue"] for one in status.get("currentMetrics") or [] if "pods" in one]
+        target = autoscaler["spec"]["metrics"][0]["pods"]["target"]["averageValue"]
+        pods = self.cluster.pods()
+        settled = len(pods) > 1 and len(pods) == status.get("desiredReplicas") == status.get("currentReplicas")
+        if not (settled and current and all(pod.ready for pod in pods)):
+            return None
+        # The autoscaler leaves a deviation of a tenth alone.
+        return len(pods) if quantity(current[0]) <= 1.1 * quantity(target) else None
 
     def delete(self):
         """`kubectl delete -f yaml/` leaves nothing in the namespace"""

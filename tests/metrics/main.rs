@@ -54,11 +54,14 @@ fn durations<'a>(lines: impl IntoIterator<Item = &'a Line>) -> Durations {
 fn assert_estimates(what: &str, estimate: f64, recorded: &Durations, q: f64) {
     let truth = recorded.quantile(q);
     let bounds = httpserver::metrics::Bounds::default();
+    // What is above the largest bound is estimated as that bound.
+    let largest = bounds.largest_ns() as f64 / 1e9;
+    let expected = truth.min(largest);
     let bucket = |seconds: f64| bounds.upper_ns().partition_point(|&ns| (ns as f64 / 1e9) < seconds);
     let line = format!("{what}, p{}: {estimate:.4} by PromQL, {truth:.4} recorded", q * 100.0);
     println!("{line}");
-    let is_close = (estimate / truth - 1.0).abs() <= TOLERANCE;
+    let is_close = (estimate / expected - 1.0).abs() <= TOLERANCE;
     // On a busy machine the answers to the longest delays take more than 2 s. The bucket above is wide and has few of
     // them, so there the bucket is all that an estimate can be right about.
-    assert!(is_close || q > 0.95 && bucket(estimate) == bucket(truth), "{line}");
+    assert!(is_close || q > 0.95 && bucket(estimate) == bucket(expected), "{line}");
 }

@@ -96,16 +96,14 @@ fn random_delays_keep_every_place_busy_and_requests_start_in_the_order_of_their_
     served.sort_by_key(|one| one.arrival);
     let began = served[0].arrival;
     let steady = (began + Duration::from_secs(1), began + Duration::from_secs(9));
-    assert_near(
-        "requests being served",
-        mean_number(&served, steady, |one| [one.start, one.end]),
-        20.0,
-    );
-    assert_near(
-        "requests in the system",
-        mean_number(&served, steady, |one| [one.arrival, one.end]),
-        60.0,
-    );
+    // A busy machine answers a little after the end of the delay, so it seems to serve more.
+    let busy = mean_number(&served, steady, |one| [one.start, one.end]) / 20.0;
+    println!("share of the places that are busy: {busy:.3}");
+    assert!((0.97..1.2).contains(&busy), "{busy}");
+    // Of 60 clients, except those that have not yet sent their next request.
+    let in_flight = mean_number(&served, steady, |one| [one.arrival, one.end]) / 60.0;
+    println!("share of the clients whose request is in flight: {in_flight:.3}");
+    assert!((0.9..1.01).contains(&in_flight), "{in_flight}");
     for pair in served.windows(2) {
         assert!(
             pair[1].start + PRECISION >= pair[0].start,

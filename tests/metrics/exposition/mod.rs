@@ -29,7 +29,7 @@ fn config(bounds: Bounds) -> Config {
     Config {
         bounds,
         max_in_flight: 10_000,
-        concurrency: 0,
+        concurrency: 20,
         delay_quantiles: DELAY_QUANTILES.map(|q| Duration::from_secs(2).mul_f64(q)),
     }
 }
@@ -155,6 +155,7 @@ fn the_official_parsers_read_the_observations() {
         let metrics = Arc::new(Metrics::new(config(bounds.clone())));
         let observations = observations(&bounds);
         record(&metrics, &observations);
+        metrics.queued(Duration::from_millis(1500));
         metrics.connection_closed(CloseReason::Idle);
         metrics.connection_closed(CloseReason::Idle);
         let expositions: Vec<_> = CLASSIC.iter().map(|&format| (format, text(&metrics, format))).collect();
@@ -251,6 +252,8 @@ fn check_other_families(parsed: &Value, format: Format) {
     for (name, kind, unit) in [
         ("http_requests_in_flight", "gauge", ""),
         ("httpserver_max_in_flight", "gauge", ""),
+        ("httpserver_concurrency", "gauge", ""),
+        ("httpserver_queue_seconds", "counter", "seconds"),
         ("httpserver_delay_quantile_seconds", "gauge", "seconds"),
         ("httpserver_connections_closed", "counter", ""),
         ("httpserver_start_time_seconds", "gauge", "seconds"),
@@ -268,6 +271,8 @@ fn check_other_families(parsed: &Value, format: Format) {
     }
     assert_eq!(samples(parsed, "http_requests_in_flight")[0].value, IN_FLIGHT as f64);
     assert_eq!(samples(parsed, "httpserver_max_in_flight")[0].value, 10_000.0);
+    assert_eq!(samples(parsed, "httpserver_concurrency")[0].value, 20.0);
+    assert_eq!(samples(parsed, "httpserver_queue_seconds")[0].value, 1.5);
     let delays: Vec<_> = samples(parsed, "httpserver_delay_quantile_seconds")
         .into_iter()
         .map(|sample| (sample.labels["q"].clone(), sample.value))

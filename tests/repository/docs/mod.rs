@@ -133,7 +133,7 @@ fn the_table_of_endpoints_is_what_the_server_answers() {
 
 #[test]
 fn the_table_of_metrics_is_that_of_the_exposition() {
-    let exposition = Server::start(&[]).metrics();
+    let exposition = Server::start(&["--concurrency=20"]).metrics();
     let types = exposition
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
@@ -230,7 +230,7 @@ fn check_config(text: &str) {
 
 #[test]
 fn every_query_is_valid_and_those_in_blocks_have_a_result() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--concurrency=20"]);
     let native = "global:\n  scrape_native_histograms: true\n  always_scrape_classic_histograms: true\n";
     let config = scrape_config(&[server.address]).replace("global:\n", native);
     let prometheus = Prometheus::start(&config, &[]);
