@@ -1,7 +1,7 @@
 //! The plain server: complete and correct for well-behaved clients.
 //!
 //! The files are in the order in which a request travels: `listener`, `acceptor`, `intake`, `request`, `framing`,
-//! `endpoint`, `schedule` with its `connections`, its `places` and its `pool`, `worker`, `response`, `delivery`, `access_log`. `drain` ends the
+//! `endpoint`, `schedule` with its `queue`, `connections`, `places` and `pool`, `worker`, `response`, `delivery`, `access_log`. `drain` ends the
 //! server; `panics` handles what must not happen.
 //!
 //! tiny_http offers no way to close a connection. So the server sends those that should be closed down a channel: see [`Close`].
@@ -21,6 +21,7 @@ pub mod panics;
 mod pending;
 mod places;
 mod pool;
+mod queue;
 mod request;
 mod response;
 pub mod schedule;

@@ -106,6 +106,7 @@ impl<'a> Request<'a> {
                 Single::Repeated => false,
             },
             accept,
+            // Not a list: neither of two lines can be trusted.
             trace: match traceparent {
                 Single::Once(value) => TraceContext::parse(value),
                 _ => None,
@@ -176,6 +177,7 @@ impl<'a> ConnectionList<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tiny_http::{Header, TestRequest};
 
     #[test]
     fn the_connection_field_is_a_list_over_all_lines_and_what_tiny_http_does_is_announced() {
@@ -203,6 +205,25 @@ mod tests {
             let mut list = ConnectionList::default();
             lines.iter().for_each(|line| list.add(line));
             assert_eq!(list.persistence(version), expected, "{version} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_lines_of_a_field_that_has_one_neither_is_used() {
+        const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for (lines, has_trace) in [
+            (&[][..], false),
+            (&[TRACE], true),
+            (&[TRACE, TRACE], false),
+            (&[TRACE, ""], false),
+            (&["", TRACE], false),
+        ] {
+            let request = lines.iter().fold(TestRequest::new(), |request, line| {
+                request.with_header(Header::from_bytes("Traceparent", *line).unwrap())
+            });
+            let request = tiny_http::Request::from(request);
+            let trace = Request::parse(&request).unwrap().trace;
+            assert_eq!(trace, TraceContext::parse(TRACE).filter(|_| has_trace), "{lines:?}");
         }
     }
 

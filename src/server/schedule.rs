@@ -8,7 +8,7 @@
 //!   [`super::pool`]). So a request costs one wake-up at most, and less than that under load.
 //! - No socket is touched under the lock, which is held for a few steps in the queue and the table, or a walk through one of them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::connections::{Connections, Place};
 use super::places::Places;
 use super::pool::{Help, Leader, Pool};
+use super::queue::Queue;
 
 /// The shortest wait of the leader. The requests that become due within it share a wake-up.
 const WAIT_MIN: Duration = Duration::from_millis(1);
@@ -83,21 +84,16 @@ pub enum Turn<T> {
 }
 
 struct State<T> {
-    /// Keyed by deadline and, for equal deadlines, by order of insertion.
-    queue: BTreeMap<(Instant, u64), (Scheduled<T>, Ticket)>,
+    queue: Queue<(Scheduled<T>, Ticket)>,
     connections: Connections<Scheduled<T>>,
     places: Places,
     pool: Pool,
     /// How many requests have arrived.
     arrivals: u64,
-    /// How many requests have been inserted into the queue.
-    inserted: u64,
     /// How many requests are admitted and not answered.
     in_flight: usize,
     /// How many of them count against `delayed_max`.
     delayed: usize,
-    /// When every deadline has expired, if they have.
-    expired_at: Option<Instant>,
     /// Whether a thread waits for `all_answered`.
     awaited: bool,
 }
@@ -118,15 +114,13 @@ impl<T> Schedule<T> {
     pub fn new(delayed_max: usize, concurrency: usize, workers: u32) -> Self {
         Schedule {
             state: Mutex::new(State {
-                queue: BTreeMap::new(),
+                queue: Queue::new(),
                 connections: Connections::new(),
                 places: Places::new(concurrency),
                 pool: Pool::new(workers),
                 arrivals: 0,
-                inserted: 0,
                 in_flight: 0,
                 delayed: 0,
-                expired_at: None,
                 awaited: false,
             }),
             idle: Condvar::new(),
@@ -234,19 +228,19 @@ impl<T> Schedule<T> {
 
     /// Takes the earliest request if it is due, unless one more worker has to be started first.
     fn take_due(&self, state: &mut State<T>, now: Instant) -> Option<Turn<T>> {
-        if state.earliest()? > now {
+        if state.queue.earliest()? > now {
             return None;
         }
         if self.help(state, now) {
             return Some(Turn::Start);
         }
-        let (_, (scheduled, ticket)) = state.queue.pop_first()?;
+        let (scheduled, ticket) = state.queue.pop()?;
         Some(Turn::Answer(scheduled, ticket))
     }
 
     /// Wakes one more worker if that is needed. Returns whether one has to be started instead.
     fn help(&self, state: &mut State<T>, now: Instant) -> bool {
-        let help = state.pool.help(state.earliest(), now);
+        let help = state.pool.help(state.queue.earliest(), now);
         if help == Help::Wake {
             self.idle.notify_one();
         }
@@ -301,9 +295,8 @@ impl<T> Schedule<T> {
         let mut unanswered = Vec::from(closed.waiting);
         // If the number was given, the scheduled request is with the caller.
         if closed.scheduled && number.is_none() {
-            let queue = &mut state.queue;
-            let queued = queue.extract_if(.., |_, (_, ticket)| ticket.connection == closed.number);
-            unanswered.extend(queued.map(|(_, (scheduled, _))| scheduled));
+            let queued = state.queue.extract(|(_, ticket)| ticket.connection == closed.number);
+            unanswered.extend(queued.map(|(scheduled, _)| scheduled));
         }
         for scheduled in &unanswered {
             state.count_out(scheduled.delayed);
@@ -324,12 +317,7 @@ impl<T> Schedule<T> {
 
     /// Expires every deadline, also those of requests to come: all are due now. The leader has to be woken.
     pub fn expire(&self) {
-        let state = &mut *self.lock();
-        let now = Instant::now();
-        state.expired_at = Some(now);
-        let queue = std::mem::take(&mut state.queue);
-        let expired = |((deadline, number), queued): (_, _)| ((now.min(deadline), number), queued);
-        state.queue = queue.into_iter().map(expired).collect();
+        self.lock().queue.expire(Instant::now());
     }
 
     /// Returns how many requests have arrived so far, including refused ones.
@@ -385,18 +373,12 @@ impl<T> State<T> {
             connection,
             delayed: scheduled.delayed,
         };
-        self.inserted += 1;
-        let due = self.expired_at.unwrap_or(due).min(due);
-        self.queue.insert((due, self.inserted), (scheduled, ticket));
-    }
-
-    fn earliest(&self) -> Option<Instant> {
-        self.queue.first_key_value().map(|(&(deadline, _), _)| deadline)
+        self.queue.insert(due, (scheduled, ticket));
     }
 
     /// Returns when a worker that waits from now on should look again.
     fn next_deadline(&self, now: Instant) -> Instant {
-        self.earliest().unwrap_or(now + WAIT_MAX).max(now + WAIT_MIN)
+        self.queue.earliest().unwrap_or(now + WAIT_MAX).max(now + WAIT_MIN)
     }
 }
 

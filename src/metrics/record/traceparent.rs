@@ -9,15 +9,6 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Parses the `traceparent` field of a request from the values of all its lines.
-    ///
-    /// Returns `None` if there is not exactly one line: the field is not a list, so neither of two lines can be
-    /// trusted.
-    pub fn from_headers<'a>(mut values: impl Iterator<Item = &'a str>) -> Option<TraceContext> {
-        let value = values.next()?;
-        values.next().is_none().then(|| TraceContext::parse(value))?
-    }
-
     /// Parses the value of a `traceparent` line.
     ///
     /// Returns `None` if section 3.2.2 calls it invalid: a wrong length or separator, anything but lower-case
@@ -129,17 +120,6 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-é",
         ] {
             assert_eq!(TraceContext::parse(value), None, "{value}");
-        }
-    }
-
-    #[test]
-    fn neither_of_two_lines_is_used() {
-        let other = EXAMPLE.replacen("4bf9", "5bf9", 1);
-        let from_headers = |values: &[&str]| TraceContext::from_headers(values.iter().copied());
-        assert_eq!(from_headers(&[]), None);
-        assert_eq!(from_headers(&[EXAMPLE]), TraceContext::parse(EXAMPLE));
-        for values in [[EXAMPLE, EXAMPLE], [EXAMPLE, &other], [EXAMPLE, ""], ["", EXAMPLE]] {
-            assert_eq!(from_headers(&values), None);
         }
     }
 
