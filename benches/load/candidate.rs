@@ -94,19 +94,29 @@ impl Candidate {
         kib / 1024.0
     }
 
-    /// Returns how many requests of the load have been answered, according to the server's own histogram.
-    pub fn answered(&self) -> f64 {
-        self.exposition()
-            .lines()
-            .filter(|line| line.starts_with("http_request_duration_seconds_count") && !line.contains("/metrics"))
-            .map(|line| {
-                line.split_whitespace()
-                    .nth(1)
-                    .expect("a value")
-                    .parse::<f64>()
-                    .expect("a number")
-            })
-            .sum()
+    /// Returns how many requests of the load have been answered, according to the server's own histogram, and how many of them took at
+    /// most 2 s, the longest delay. Only this server has that bucket.
+    pub fn answered(&self) -> [f64; 2] {
+        let exposition = self.exposition();
+        let sum = |is_counted: fn(&str) -> bool| -> f64 {
+            let lines = exposition
+                .lines()
+                .filter(|line| line.starts_with("http_request_duration_seconds_"));
+            let counted = lines.filter(|line| is_counted(line) && !line.contains("/metrics"));
+            counted
+                .map(|line| {
+                    line.split_whitespace()
+                        .nth(1)
+                        .expect("a value")
+                        .parse::<f64>()
+                        .expect("a number")
+                })
+                .sum()
+        };
+        [
+            sum(|line| line.contains("_count{")),
+            sum(|line| line.contains("_bucket{") && line.contains("le=\"2\"")),
+        ]
     }
 
     /// Returns how long a scrape on a connection of its own takes until the last byte arrives.

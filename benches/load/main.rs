@@ -108,29 +108,37 @@ fn main() {
 fn delayed(clients: usize) {
     let mut figures = [
         Figure::new("CPU a request", "µs"),
+        Figure::new("CPU of the machine", "%"),
         Figure::new("resident memory", "MiB"),
         Figure::new("scrape, median", "ms"),
         Figure::new("scrape, worst", "ms"),
         Figure::new("requests/s", ""),
     ];
+    let processors = thread::available_parallelism().expect("a number of processors").get() as f64;
+    let mut lateness_ms = Vec::new();
     for _ in 0..DELAYED_REPEATS {
         let runs = [Candidate::ours("2s"), Candidate::peer(Peer::NetHttp, "2s")].map(|start| {
             let candidate = start();
             let load = candidate.load(clients, WARM_UP + DELAYED_FOR + Duration::from_secs(1));
             thread::sleep(WARM_UP);
-            let (begun_at, cpu, answered) = (std::time::Instant::now(), candidate.cpu(), candidate.answered());
+            let (begun_at, cpu, [answered, in_time]) =
+                (std::time::Instant::now(), candidate.cpu(), candidate.answered());
             let mut scrapes_ms = Vec::new();
             while begun_at.elapsed() < DELAYED_FOR {
                 scrapes_ms.push(candidate.scrape().as_secs_f64() * 1e3);
                 thread::sleep(SCRAPE_INTERVAL);
             }
             let lasted = begun_at.elapsed();
-            let (cpu, answered) = (candidate.cpu() - cpu, candidate.answered() - answered);
+            let [answered_now, in_time_now] = candidate.answered();
+            let (cpu, answered, in_time) = (candidate.cpu() - cpu, answered_now - answered, in_time_now - in_time);
+            // Delays are uniform, so the share of requests over 2 s is the mean lateness's share of 2 s.
+            lateness_ms.push((1.0 - in_time / answered) * 2e3);
             let resident_mib = candidate.resident_mib();
             load.requests_per_second();
             let worst_ms = scrapes_ms.iter().copied().fold(0.0, f64::max);
             [
                 cpu.as_secs_f64() * 1e6 / answered,
+                cpu.as_secs_f64() * 100.0 / lasted.as_secs_f64() / processors,
                 resident_mib,
                 median(scrapes_ms),
                 worst_ms,
@@ -144,6 +152,12 @@ fn delayed(clients: usize) {
     for figure in figures {
         figure.print(&format!("{clients} clients, 0 to 2 s, beside net/http"));
     }
+    // The peer has no bucket of 2 s: its values are every second one.
+    let ours = lateness_ms.into_iter().step_by(2).collect();
+    println!(
+        "| {clients} clients, 0 to 2 s | mean lateness | {:.2} ms | - | - | - |",
+        median(ours)
+    );
 }
 
 /// Beside each peer: requests a second, and the cost of one.
