@@ -8,6 +8,7 @@ mod doorbell;
 mod rules;
 mod shortage;
 mod sockets;
+mod stuck;
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use self::closer::Closer;
 use self::doorbell::Doorbell;
 use self::rules::{Rules, Situation};
 use self::shortage::Shortage;
-use self::sockets::Sockets;
+use self::sockets::{Connection, Found, Sockets};
+use self::stuck::Stuck;
 use crate::metrics::{self, CloseReason};
 use crate::server::{Close, Server, panics};
 
@@ -43,6 +45,7 @@ struct Guard {
     rules: Rules,
     closer: Closer,
     shortage: Shortage,
+    stuck: Stuck,
     /// The arrivals at the last look.
     arrivals: u64,
 }
@@ -58,6 +61,7 @@ pub fn start(server: &Arc<Server>, closes: Receiver<Close>, idle_timeout: Durati
         rules: Rules::new(idle_timeout),
         closer: Closer::default(),
         shortage: Shortage::new(),
+        stuck: Stuck::default(),
         closes,
         server: Arc::clone(server),
         arrivals: 0,
@@ -116,34 +120,54 @@ impl Guard {
         };
         self.server.set_keep_alive(situation.short.is_none());
         let Guard {
-            server, rules, closer, ..
+            server,
+            rules,
+            closer,
+            stuck,
+            ..
         } = self;
-        self.sockets.for_each(|connection| {
-            if closer.close(connection, situation.now) {
-                return;
-            }
-            if let Some(reason) = rules.reason_to_close(connection, &situation) {
-                // `drop_requests_of` discards what arrives from this peer for a while. An idle connection has no requests to discard, and
-                // its client may connect from the same port again.
-                let idle = matches!(
-                    reason,
-                    CloseReason::Idle | CloseReason::SlowHead | CloseReason::Descriptors | CloseReason::Threads
-                );
-                let unread_body = if idle {
-                    None
-                } else {
-                    server.drop_requests_of(connection.peer())
-                };
-                connection.close();
-                drop(unread_body);
-                server.count_closed(reason);
-            }
+        self.sockets.for_each(|found| match found {
+            Found::Gone(socket) => stuck.found(socket, 1, now),
+            Found::Connection(connection) if closer.close(connection, now) => {}
+            Found::Connection(connection) => match connection.traffic() {
+                Some(traffic) if traffic.is_shut => {
+                    if let Some(socket) = connection.socket() {
+                        stuck.found(socket, stuck::DESCRIPTORS, now);
+                    }
+                }
+                Some(traffic) => {
+                    if let Some(reason) = rules.reason_to_close(connection, traffic, &situation) {
+                        close(server, connection, reason);
+                    }
+                }
+                None => {}
+            },
         });
-        rules.forget_gone(situation.now);
-        closer.forget_gone(situation.now);
+        rules.forget_gone(now);
+        closer.forget_gone(now);
+        let stuck = stuck.count(now);
+        server.set_stuck(stuck, self.shortage.too_many(stuck));
 
         let busy = arrived > 0 || self.closer.is_closing() || situation.short.is_some();
         let tick = if busy { TICK_BUSY } else { TICK_QUIET };
         tick.max(TICK_PER_DESCRIPTOR * u32::try_from(open.unwrap_or(0)).unwrap_or(u32::MAX))
     }
+}
+
+/// Closes a connection, for a reason that the server has not given.
+fn close(server: &Server, connection: Connection<'_>, reason: CloseReason) {
+    // `drop_requests_of` discards what arrives from this peer for a while. An idle connection has no requests to discard, and its
+    // client may connect from the same port again.
+    let idle = matches!(
+        reason,
+        CloseReason::Idle | CloseReason::SlowHead | CloseReason::Descriptors | CloseReason::Threads
+    );
+    let unread_body = if idle {
+        None
+    } else {
+        server.drop_requests_of(connection.peer())
+    };
+    connection.close();
+    drop(unread_body);
+    server.count_closed(reason);
 }

@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use super::stuck;
 use crate::metrics;
 use crate::metrics::CloseReason;
 use crate::server::limits;
 
 /// Descriptors or threads are short if fewer than one in this many is free.
 const FREE_MIN: u64 = 8;
+
+/// Stuck connections are too many if they hold more than one in this many.
+const STUCK_MIN: u64 = 4;
 
 /// How often the limit on threads is read: other processes may count for it.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,7 +53,24 @@ impl Shortage {
         }
     }
 
-    /// Returns the same, and for [`HELD_FOR`] after it was the case.
+    /// Returns why that many stuck connections are too many, in one line, if they are: they hold more than a [`STUCK_MIN`]th of the threads
+    /// or descriptors that there may be.
+    pub(super) fn too_many(&self, stuck: u64) -> Option<String> {
+        let held = [
+            (stuck, self.threads_max, "threads"),
+            (
+                stuck * u64::from(stuck::DESCRIPTORS),
+                limits::descriptors(),
+                "descriptors",
+            ),
+        ];
+        let (held, max, what) = held.into_iter().find(|(held, max, _)| *held > max / STUCK_MIN)?;
+        Some(format!(
+            "{stuck} stuck connections hold {held} of at most {max} {what}, and only a restart releases them\n"
+        ))
+    }
+
+    /// Returns the same as [`reason`](Shortage::reason), and for [`HELD_FOR`] after it was the case.
     pub(super) fn held(&mut self, open: Option<u64>, now: Instant) -> Option<CloseReason> {
         if let Some(reason) = self.reason(open) {
             self.last = Some((reason, now));

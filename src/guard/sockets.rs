@@ -22,6 +22,7 @@ use nix::sys::socket::{
     MsgFlags, Shutdown, SockaddrStorage, getpeername, getsockname, getsockopt, recv, shutdown, sockopt,
 };
 use nix::unistd::dup2;
+use socket2::SockRef;
 
 use crate::metrics;
 use crate::server::limits;
@@ -53,6 +54,11 @@ type TcpInfoWords = [u64; SENT + 1];
 /// Of a listening socket, the number of connections that wait to be accepted. 32 bits.
 const UNACKNOWLEDGED: usize = offset_of!(libc::tcp_info, tcpi_unacked);
 
+/// The place of the state in the first word, and the states of a socket that was shut down for writing or is closed (net/tcp_states.h).
+const STATE: usize = offset_of!(libc::tcp_info, tcpi_state);
+const TCP_CLOSE: u8 = 7;
+const FIN_WAIT1_AND_2_LAST_ACK_CLOSING: [u8; 4] = [4, 5, 9, 11];
+
 /// The words that count the bytes received and sent.
 const RECEIVED: usize = offset_of!(libc::tcp_info, tcpi_bytes_received) / size_of::<u64>();
 const SENT: usize = offset_of!(libc::tcp_info, tcpi_bytes_sent) / size_of::<u64>();
@@ -67,6 +73,10 @@ nix::getsockopt_impl!(
     TcpInfoWords,
     sockopt::GetStruct<TcpInfoWords>
 );
+
+fn state(info: &TcpInfoWords) -> u8 {
+    info[0].to_ne_bytes()[STATE]
+}
 
 /// Returns how many connections wait in the kernel to be accepted.
 ///
@@ -97,6 +107,14 @@ pub(super) struct Sockets {
     found: HashSet<SocketAddr>,
 }
 
+/// What a look finds.
+pub(super) enum Found<'a> {
+    /// A connection, once for both of its descriptors.
+    Connection(Connection<'a>),
+    /// A descriptor of a socket of ours whose connection is gone, by the number of the socket.
+    Gone(u64),
+}
+
 /// A connection whose socket is pinned.
 #[derive(Clone, Copy)]
 pub(super) struct Connection<'a> {
@@ -109,6 +127,8 @@ pub(super) struct Connection<'a> {
 pub(super) struct Traffic {
     pub(super) received: u64,
     pub(super) sent: u64,
+    /// Whether the socket was shut down for writing.
+    pub(super) is_shut: bool,
 }
 
 impl Sockets {
@@ -126,8 +146,8 @@ impl Sockets {
         })
     }
 
-    /// Calls `visit` for each connection, once. One that comes or goes meanwhile may be missed.
-    pub(super) fn for_each(&mut self, mut visit: impl FnMut(Connection<'_>)) {
+    /// Calls `visit` for everything that there is to find. What comes or goes meanwhile may be missed.
+    pub(super) fn for_each(&mut self, mut visit: impl FnMut(Found<'_>)) {
         let limit = RawFd::try_from(limits::descriptors()).unwrap_or(RawFd::MAX);
         let mut left = metrics::open_fds().unwrap_or(u64::MAX);
         let mut gap = 0;
@@ -144,16 +164,23 @@ impl Sockets {
             }
             gap = 0;
             left = left.saturating_sub(1);
+            if peer == Err(Errno::ENOTCONN) {
+                if let Some(socket) = self.gone(fd) {
+                    self.highest = fd;
+                    visit(Found::Gone(socket));
+                }
+                continue;
+            }
             let Some(peer) = peer.ok().and_then(|peer| address(&peer)) else {
                 continue;
             };
             self.highest = fd;
             if !self.found.contains(&peer) && self.pin(fd, peer) {
                 self.found.insert(peer);
-                visit(Connection {
+                visit(Found::Connection(Connection {
                     peer,
                     socket: &self.pin,
-                });
+                }));
                 if self.found.len().is_multiple_of(YIELD_EVERY) {
                     thread::yield_now();
                 }
@@ -164,18 +191,27 @@ impl Sockets {
     }
 
     /// Pins the socket that has the number `fd` now. Returns whether it is `peer`'s, on our port.
-    #[allow(unsafe_code)]
     fn pin(&mut self, fd: RawFd, peer: SocketAddr) -> bool {
+        let found = self.pin_number(fd);
+        found.is_some_and(|found| found.ok().and_then(|found| address(&found)) == Some(peer))
+    }
+
+    /// Pins the socket that has the number `fd` now. Returns the number of the socket if it is on our port and its connection is gone.
+    fn gone(&mut self, fd: RawFd) -> Option<u64> {
+        let is_gone = self.pin_number(fd)? == Err(Errno::ENOTCONN)
+            && getsockopt(&self.pin, TcpInfo).is_ok_and(|info| state(&info) == TCP_CLOSE);
+        is_gone.then(|| SockRef::from(&self.pin).cookie().ok())?
+    }
+
+    /// Pins what has the number `fd` now. Returns the peer, if it is a socket on our port.
+    #[allow(unsafe_code)]
+    fn pin_number(&mut self, fd: RawFd) -> Option<nix::Result<SockaddrStorage>> {
         // SAFETY: the borrowed number is only duplicated, which is sound whatever it stands for: if it is closed, `dup2` fails, and if it
         // is another's by now, the duplicate's addresses show it. Nothing is done to the number itself.
-        let duplicated = dup2(unsafe { BorrowedFd::borrow_raw(fd) }, &mut self.pin);
+        dup2(unsafe { BorrowedFd::borrow_raw(fd) }, &mut self.pin).ok()?;
         let pinned = self.pin.as_raw_fd();
-        let has = |found: nix::Result<SockaddrStorage>, test: &dyn Fn(SocketAddr) -> bool| {
-            found.ok().and_then(|found| address(&found)).is_some_and(test)
-        };
-        duplicated.is_ok()
-            && has(getpeername(pinned), &|found| found == peer)
-            && has(getsockname(pinned), &|local| local.port() == self.port)
+        let local = address(&getsockname(pinned).ok()?)?;
+        (local.port() == self.port).then(|| getpeername(pinned))
     }
 
     fn unpin(&mut self) {
@@ -195,7 +231,13 @@ impl Connection<'_> {
         Some(Traffic {
             received: info[RECEIVED],
             sent: info[SENT],
+            is_shut: FIN_WAIT1_AND_2_LAST_ACK_CLOSING.contains(&state(&info)),
         })
+    }
+
+    /// Returns the number of its socket, which no other socket ever has.
+    pub(super) fn socket(&self) -> Option<u64> {
+        SockRef::from(self.socket).cookie().ok()
     }
 
     /// Returns how many received bytes are unread, at most the length of `counted`.
@@ -240,7 +282,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::sync::{Mutex, MutexGuard, PoisonError};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     /// One test at a time: they are about the numbers of descriptors, which they share.
     fn turn() -> MutexGuard<'static, ()> {
@@ -266,14 +308,33 @@ mod tests {
 
     fn peers(sockets: &mut Sockets) -> Vec<SocketAddr> {
         let mut peers = Vec::new();
-        sockets.for_each(|connection| peers.push(connection.peer()));
+        for_each_connection(sockets, |connection| peers.push(connection.peer()));
         peers
+    }
+
+    fn for_each_connection(sockets: &mut Sockets, mut visit: impl FnMut(Connection<'_>)) {
+        sockets.for_each(|found| {
+            if let Found::Connection(connection) = found {
+                visit(connection);
+            }
+        });
+    }
+
+    /// Returns the sockets that are found without a connection, once for each descriptor.
+    fn gone(sockets: &mut Sockets) -> Vec<u64> {
+        let mut gone = Vec::new();
+        sockets.for_each(|found| {
+            if let Found::Gone(socket) = found {
+                gone.push(socket);
+            }
+        });
+        gone
     }
 
     /// Does something to the connection of `peer`, which must be there.
     fn with(sockets: &mut Sockets, peer: SocketAddr, mut action: impl FnMut(Connection<'_>)) {
         let mut found = 0;
-        sockets.for_each(|connection| {
+        for_each_connection(sockets, |connection| {
             if connection.peer() == peer {
                 found += 1;
                 action(connection);
@@ -343,6 +404,42 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_that_was_shut_down_is_found_at_each_descriptor_while_it_has_a_connection_and_after() {
+        let _turn = turn();
+        let (listener, mut sockets) = listen();
+        let (client, server, peer) = connect(&listener);
+        let (_other, other_server, other_peer) = connect(&listener);
+        let _second = server.try_clone().unwrap();
+        let mut socket = None;
+        with(&mut sockets, peer, |connection| {
+            assert!(!connection.traffic().unwrap().is_shut);
+            socket = connection.socket();
+            connection.close();
+        });
+        with(&mut sockets, peer, |connection| {
+            assert!(connection.traffic().unwrap().is_shut);
+            assert_eq!(connection.socket(), socket);
+        });
+        assert_eq!(
+            gone(&mut sockets),
+            [],
+            "neither the listener nor a socket with a connection"
+        );
+        drop(client);
+        // The end of the connection may take a moment, even here.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let mut found = Vec::new();
+        while found.is_empty() && Instant::now() < deadline {
+            found = gone(&mut sockets);
+        }
+        assert_eq!(found, [socket.unwrap(); 2]);
+        assert_eq!(peers(&mut sockets), [other_peer]);
+        drop(server);
+        assert_eq!(gone(&mut sockets), [socket.unwrap()]);
+        drop(other_server);
+    }
+
+    #[test]
     fn the_traffic_of_a_connection_is_counted() {
         let _turn = turn();
         let (listener, mut sockets) = listen();
@@ -385,7 +482,7 @@ mod tests {
         let number = server.as_raw_fd();
         let (mut server, mut others) = (Some(server), Vec::new());
         let mut closed = false;
-        sockets.for_each(|connection| {
+        for_each_connection(&mut sockets, |connection| {
             if connection.peer() != peer {
                 return;
             }

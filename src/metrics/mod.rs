@@ -53,6 +53,8 @@ pub struct Metrics {
     recorded: Arc<Recorded>,
     /// How long requests have waited for a place.
     queued_ns: AtomicU64,
+    /// Connections that are stuck.
+    stuck: AtomicU64,
     /// Closed connections by reason.
     closed: [AtomicU64; CloseReason::ALL.len()],
 }
@@ -70,6 +72,7 @@ impl Metrics {
             config,
             process: Process::new(),
             queued_ns: AtomicU64::new(0),
+            stuck: AtomicU64::new(0),
             closed: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
@@ -82,6 +85,11 @@ impl Metrics {
     /// Counts a connection that the server closed, in `httpserver_connections_closed_total`.
     pub fn connection_closed(&self, reason: CloseReason) {
         self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Sets `httpserver_connections_stuck`.
+    pub fn set_stuck(&self, stuck: u64) {
+        self.stuck.store(stuck, Ordering::Relaxed);
     }
 
     /// Adds the time that a request waited for a place to `httpserver_queue_seconds_total`. After 584 years in total it starts again at 0,
@@ -106,6 +114,7 @@ impl Metrics {
             max_in_flight: self.config.max_in_flight,
             concurrency: self.config.concurrency,
             queued_ns: &self.queued_ns,
+            stuck: &self.stuck,
             closed: &self.closed,
             delay_quantiles: std::array::from_fn(|place| (DELAY_QUANTILE_LABELS[place], quantiles[place])),
             started_at_ms: self.process.started_at_ms(),
@@ -207,6 +216,9 @@ pub(crate) mod tests {
             r#"httpserver_connections_closed_total{reason="descriptors"} 0"#,
             r#"httpserver_connections_closed_total{reason="threads"} 0"#,
             r#"httpserver_connections_closed_total{reason="refused_body"} 0"#,
+            "# HELP httpserver_connections_stuck Connections whose threads and descriptors only the end of the process releases.",
+            "# TYPE httpserver_connections_stuck gauge",
+            "httpserver_connections_stuck 0",
             "# HELP httpserver_delay_quantile_seconds Quantiles of the configured delay of GET / with status 200.",
             "# TYPE httpserver_delay_quantile_seconds gauge",
             r#"httpserver_delay_quantile_seconds{q="0.5"} 1"#,

@@ -3,7 +3,6 @@
 //! Nothing here writes to a socket or blocks.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tiny_http::Server;
@@ -56,9 +55,7 @@ impl Intake {
         let Some(request) = Request::parse(&received) else {
             return;
         };
-        let response = self
-            .endpoints
-            .respond(&request, !self.shared.draining.load(Ordering::Relaxed));
+        let response = self.endpoints.respond(&request, &self.shared.health);
         let (peer, delay) = (request.peer, response.delay);
         let delayed = matches!(response.body, Body::Delay);
         let persistence = if response.is_last {

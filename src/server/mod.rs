@@ -14,6 +14,7 @@ mod delivery;
 pub mod drain;
 pub mod endpoint;
 mod framing;
+pub mod health;
 mod intake;
 pub mod limits;
 pub mod listener;
@@ -40,6 +41,7 @@ pub use self::acceptor::Acceptor;
 use self::access_log::AccessLog;
 use self::endpoint::delay::Distribution;
 pub use self::framing::UnreadBody;
+use self::health::Health;
 use self::intake::Intake;
 use self::pending::PendingRequest;
 use self::schedule::Schedule;
@@ -75,7 +77,7 @@ struct Shared {
     schedule: Schedule<Box<PendingRequest>>,
     closes: Sender<Close>,
     log: Option<AccessLog>,
-    draining: AtomicBool,
+    health: Health,
     /// Whether connections may stay open after a response.
     keep_alive: AtomicBool,
     /// Whether tiny_http's queue was found empty since that was last looked at.
@@ -118,7 +120,7 @@ impl Server {
                 .then(AccessLog::start)
                 .transpose()
                 .map_err(about("the access log"))?,
-            draining: AtomicBool::new(false),
+            health: Health::default(),
             keep_alive: AtomicBool::new(true),
             caught_up: AtomicBool::new(true),
             flags: flags.clone(),
@@ -183,16 +185,22 @@ impl Server {
         self.shared.metrics.connection_closed(reason);
     }
 
+    /// Sets how many connections are stuck, and why they are too many, in one line, if they are.
+    pub fn set_stuck(&self, stuck: u64, too_many: Option<String>) {
+        self.shared.metrics.set_stuck(stuck);
+        self.shared.health.set_fault(too_many);
+    }
+
     /// Returns whether the server is draining.
     pub fn is_draining(&self) -> bool {
-        self.shared.draining.load(Ordering::Relaxed)
+        self.shared.health.is_draining()
     }
 
     /// Drains: refuses new connections, and blocks until every request is answered. Those that still wait after `timeout` are
     /// answered early.
     pub fn drain(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
-        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.health.start_to_drain();
         thread::sleep(drain::ACCEPT_FOR.min(timeout));
         if let Err(error) = self.shared.acceptor.close() {
             report(format_args!("cannot close the listening socket: {error}"));

@@ -130,7 +130,7 @@ impl Worker {
                         let closes = !keep_alive || (!is_probe && self.draws_close());
                         if closes && self.shared.schedule.close_if_alone(ticket) {
                             Persistence::ClosedByServer
-                        } else if self.shared.draining.load(Ordering::Relaxed) {
+                        } else if self.shared.health.is_draining() {
                             Persistence::ClosedByClient
                         } else {
                             persistence

@@ -94,6 +94,11 @@ impl Fault {
             |now| are_as_before(*now, before),
         );
         let back = start.elapsed();
+        wait_for(
+            "no connection to count as stuck",
+            || server.metric("httpserver_connections_stuck"),
+            |stuck| *stuck == Some(0.0),
+        );
         assert_eq!(server.get("/?delay=10ms").status, 200);
         ends_well(server);
 

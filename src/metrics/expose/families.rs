@@ -16,6 +16,8 @@ pub(crate) struct State<'a> {
     pub concurrency: usize,
     /// How long requests have waited to be served.
     pub queued_ns: &'a AtomicU64,
+    /// Connections that are stuck.
+    pub stuck: &'a AtomicU64,
     /// Closed connections by reason.
     pub closed: &'a [AtomicU64; CloseReason::ALL.len()],
     /// Each value of the label `q`, and that quantile.
@@ -109,7 +111,7 @@ impl Value {
 }
 
 /// All families, in the order of the exposition.
-pub(super) static FAMILIES: [Family; 16] = [
+pub(super) static FAMILIES: [Family; 17] = [
     family(
         Kind::Histogram,
         "http_request_duration_seconds",
@@ -151,6 +153,11 @@ pub(super) static FAMILIES: [Family; 16] = [
                 );
             }
         }),
+    ),
+    gauge(
+        "httpserver_connections_stuck",
+        "Connections whose threads and descriptors only the end of the process releases.",
+        |state| Some(Value::Integer(state.stuck.load(Ordering::Relaxed))),
     ),
     family(
         Kind::Gauge,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use self::delay::{Delay, Distribution};
 use super::framing::Framing;
+use super::health::Health;
 use super::request::Request;
 use crate::metrics::{Format, Method, Path, Status};
 
@@ -86,10 +87,10 @@ impl Endpoints {
         }
     }
 
-    /// Returns the response to a request. `is_ready` is what `/readyz` reports.
+    /// Returns the response to a request. `health` is what the probes report.
     ///
     /// The path of a rejected request and of `OPTIONS` is [`Path::Other`], so that they do not blur the latency of an endpoint.
-    pub fn respond(&mut self, request: &Request<'_>, is_ready: bool) -> Response {
+    pub fn respond(&mut self, request: &Request<'_>, health: &Health) -> Response {
         match request.body.framing() {
             Framing::Complete => {}
             Framing::Unread => {
@@ -124,9 +125,12 @@ impl Endpoints {
         }
         match path {
             Path::Root => self.delayed(request.query),
-            Path::Healthz => Response::line(path, Status::OK, "ok\n"),
-            Path::Readyz if is_ready => Response::line(path, Status::OK, "ready\n"),
-            Path::Readyz => Response::line(path, Status::SERVICE_UNAVAILABLE, "draining\n"),
+            Path::Healthz => match health.fault() {
+                None => Response::line(path, Status::OK, "ok\n"),
+                Some(fault) => Response::line(path, Status::SERVICE_UNAVAILABLE, fault),
+            },
+            Path::Readyz if health.is_draining() => Response::line(path, Status::SERVICE_UNAVAILABLE, "draining\n"),
+            Path::Readyz => Response::line(path, Status::OK, "ready\n"),
             Path::Metrics => {
                 let format = Format::negotiate(request.accept.as_deref());
                 Response::new(path, Status::OK, Body::Exposition(format))

@@ -20,15 +20,22 @@ pub struct Container {
 impl Container {
     /// Runs the image as its default user, confined as in a cluster, and waits for the start line.
     pub fn run(podman: &'static Podman, name: &str, arguments: &[&str]) -> Self {
-        Self::run_with(podman, name, &[], arguments)
+        Self::run_with(podman, name, free_port(), &[], arguments)
     }
 
     /// The same as another user, as on platforms that assign one.
     pub fn run_as(user: &str, podman: &'static Podman, name: &str) -> Self {
-        Self::run_with(podman, name, &["--user", user], &[])
+        Self::run_with(podman, name, free_port(), &["--user", user], &[])
     }
 
-    fn run_with(podman: &'static Podman, name: &str, flags: &[&str], arguments: &[&str]) -> Self {
+    /// The same on a given address, with further flags of podman.
+    pub fn run_with(
+        podman: &'static Podman,
+        name: &str,
+        listen: SocketAddr,
+        flags: &[&str],
+        arguments: &[&str],
+    ) -> Self {
         let name = format!("httpserver-test-{name}");
         podman.run(&["rm", "--force", "--ignore", &name]);
         podman.run(
@@ -46,7 +53,7 @@ impl Container {
                     "--memory=512m",
                 ],
                 flags,
-                &[IMAGE, "--listen=127.0.0.1:0"],
+                &[IMAGE, &format!("--listen={listen}")],
                 arguments,
             ]
             .concat(),
@@ -60,7 +67,7 @@ impl Container {
             podman,
             name,
             pid,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            address: listen,
         };
         let log = || {
             let log = podman.command().args(["logs", &container.name]).output().unwrap();
@@ -96,6 +103,11 @@ impl Drop for Container {
             .args(["rm", "--force", "--time=0", &self.name])
             .output();
     }
+}
+
+/// Returns the address that stands for any free port.
+fn free_port() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
 /// Returns the address in the start line of a log.

@@ -216,6 +216,73 @@ fn podman_stop_answers_every_request_in_flight_within_3_s() {
 }
 
 #[test]
+fn a_container_whose_connections_are_stuck_is_restarted_by_its_health_check_and_loses_no_request() {
+    const STUCK: &str = "httpserver_connections_stuck";
+    let podman = Podman::with_image();
+    let address = free_address();
+    // The image has no client, so the health check uses this machine's.
+    let check = format!("--health-cmd=[\"/usr/bin/curl\", \"--fail\", \"http://{address}/healthz\"]");
+    let flags = [
+        "--ulimit=nofile=400:400",
+        "--volume=/usr:/usr:ro",
+        "--volume=/usr/lib:/lib:ro",
+        "--volume=/usr/lib64:/lib64:ro",
+        &check,
+        // There is no systemd to run it.
+        "--health-interval=disable",
+        "--health-retries=1",
+        "--health-on-failure=restart",
+    ];
+    let server = Container::run_with(podman, "stuck", address, &flags, &[]);
+    let is_healthy = || {
+        let mut check = podman.command();
+        check.args(["healthcheck", "run", &server.name]);
+        check.output().unwrap().status.success()
+    };
+    assert!(is_healthy());
+    let started = |exposition: &str| value_of(exposition, "httpserver_start_time_seconds");
+    let before = started(&server.get("/metrics").text());
+    let mut stuck: Vec<Client> = (0..60).map(|_| Client::connect(address)).collect();
+    for client in &mut stuck {
+        client.request("POST", "/", &[("Content-Length", "99999999999999")]);
+    }
+    wait_for(
+        "more than a quarter of the descriptors to be held",
+        || value_of(&server.get("/metrics").text(), STUCK),
+        |stuck| *stuck == Some(60.0),
+    );
+    let mut waiting = Client::connect(address);
+    waiting.request("GET", "/?delay=2s", &[]);
+    wait_for(
+        "the request to arrive",
+        || value_of(&server.get("/metrics").text(), "http_requests_in_flight"),
+        |in_flight| *in_flight == Some(2.0),
+    );
+    thread::scope(|scope| {
+        // podman stops the container within the health check.
+        let check = scope.spawn(is_healthy);
+        assert_eq!(waiting.receive().expect("a response").status, 200);
+        assert!(!check.join().unwrap());
+    });
+    let after = wait_for(
+        "the container to be restarted",
+        || {
+            let mut client = TcpStream::connect(address).ok()?;
+            client.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+            std::io::read_to_string(client).ok()
+        },
+        |exposition| {
+            exposition
+                .as_deref()
+                .and_then(started)
+                .is_some_and(|at| Some(at) != before)
+        },
+    );
+    assert_eq!(value_of(&after.unwrap(), STUCK), Some(0.0));
+    assert!(is_healthy());
+}
+
+#[test]
 fn the_binary_responds_within_a_second_of_its_start() {
     const STARTS: usize = 11;
     let binary = &Podman::with_image().binary;

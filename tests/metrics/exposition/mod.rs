@@ -256,6 +256,7 @@ fn check_other_families(parsed: &Value, format: Format) {
         ("httpserver_queue_seconds", "counter", "seconds"),
         ("httpserver_delay_quantile_seconds", "gauge", "seconds"),
         ("httpserver_connections_closed", "counter", ""),
+        ("httpserver_connections_stuck", "gauge", ""),
         ("httpserver_start_time_seconds", "gauge", "seconds"),
         ("process_cpu_seconds", "counter", "seconds"),
         ("process_resident_memory_bytes", "gauge", "bytes"),
