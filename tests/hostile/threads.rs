@@ -18,6 +18,8 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(15);
 /// How long after the clients have gone a fresh one is served within [`PROBE_MAX`].
 const BACK_AFTER: Duration = Duration::from_secs(3);
 
+const FRESH_CLIENTS: usize = 5;
+
 /// Returns a command that runs the binary under a limit on threads. The limit counts all threads of a user and does not hold
 /// for root, so each limit has a user of its own, who must be able to read the binary.
 fn limited(threads: u32) -> (PathBuf, Command) {
@@ -70,12 +72,15 @@ fn more_clients_than_threads_are_served() {
         drop(crowd);
 
         std::thread::sleep(BACK_AFTER);
+        // The quickest of a few: a machine with other work keeps a client waiting now and then, at any server.
         let fresh = [&server, &reference].map(|server| {
-            let begun = Instant::now();
-            assert_eq!(fetch_status(server.address, "/healthz"), Some(200));
-            begun.elapsed()
+            let took = (0..FRESH_CLIENTS).map(|_| {
+                let begun = Instant::now();
+                assert_eq!(fetch_status(server.address, "/healthz"), Some(200));
+                begun.elapsed()
+            });
+            took.min().expect("some")
         });
-        // A machine with other work keeps a client waiting at any server.
         assert!(
             fresh[0] <= PROBE_MAX.max(2 * fresh[1]),
             "a fresh client, and one beside: {fresh:?}"

@@ -613,6 +613,7 @@ fn an_error_rate_of_a_fifth_makes_only_the_fast_burn_alert_pending() {
             "HttpserverTargetDown",
             "HttpserverAbsent",
             "HttpserverInFlightNearLimit",
+            "HttpserverConnectionsStuck",
         ] {
             assert_eq!(state(silent), "inactive", "{silent}");
         }

@@ -224,6 +224,8 @@ fn a_container_whose_connections_are_stuck_is_restarted_by_its_health_check_and_
     let check = format!("--health-cmd=[\"/usr/bin/curl\", \"--fail\", \"http://{address}/healthz\"]");
     let flags = [
         "--ulimit=nofile=400:400",
+        // podman's own default is more than some machines allow.
+        "--ulimit=nproc=32768:32768",
         "--volume=/usr:/usr:ro",
         "--volume=/usr/lib:/lib:ro",
         "--volume=/usr/lib64:/lib64:ro",
