@@ -17,6 +17,7 @@ APPLY_PROMETHEUS = [
     "kubectl apply -f yaml/monitoring/prometheus/",
     "kubectl -n monitoring rollout status deployment/prometheus",
 ]
+SCALE_OUT = "kubectl scale deployment/httpserver --replicas=4"
 LOAD = "kubectl apply -f yaml/monitoring/load.yaml"
 UPGRADE = "kubectl apply view-last-applied deployment/httpserver -o yaml | sed '/^  replicas:/d' | kubectl apply set-last-applied -f -"
 
@@ -211,7 +212,7 @@ class Steps:
         errors = self.cluster.clients(self.cluster.service_url() + "?status=503", keep_alive=1)
         old = {pod.name for pod in self.cluster.pods()}
         time.sleep(5)
-        self.cluster.kubectl("scale deployment/httpserver --replicas=4")
+        self.cluster.kubectl(words_of(SCALE_OUT))
         pods = self.cluster.ready_pods(4, within_s=60)
         began = time.monotonic()
         time.sleep(SPREAD_WITHIN_S - QUANTILES_OVER_S)

@@ -260,4 +260,24 @@ fn compose_up_starts_the_server_a_load_of_twenty_clients_and_a_prometheus_with_t
             .unwrap()
             .len()
     );
+
+    // The second server, as in a drill.
+    let second_is = |up: f64| {
+        wait_for(
+            &format!("the second server's `up` to be {up}"),
+            || {
+                let found = composed.prometheus("query?query=up%7Binstance%3D%22httpserver-2%3A19004%22%7D")?;
+                found["result"][0]["value"][1].as_str()?.parse().ok()
+            },
+            |found| *found == Some(up),
+        )
+    };
+    for (arguments, up) in [
+        (&["--profile", "two", "up", "--detach", "httpserver-2"][..], 1.0),
+        (&["stop", "httpserver-2"], 0.0),
+        (&["start", "httpserver-2"], 1.0),
+    ] {
+        stdout(composed.command().args(arguments));
+        second_is(up);
+    }
 }

@@ -54,7 +54,15 @@ const HANDLERS: [(&str, Handler); 17] = [
 ];
 
 /// Commands that are not run, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 16] = [
+const NOT_RUN: [(&str, &str); 18] = [
+    (
+        "(ulimit -n 400; ",
+        "tests/hostile starts a server with as few descriptors",
+    ),
+    (
+        "kubectl set env deployment/httpserver HTTPSERVER_REQUESTS_PER_CONNECTION=0",
+        "tests/cluster tests the opposite, that new pods get their share",
+    ),
     ("helm ", "charts are on the internet"),
     ("kind ", "needs a cluster of kind"),
     ("minikube ", "needs a cluster of minikube"),
