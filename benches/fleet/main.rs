@@ -217,7 +217,5 @@ fn slowest_panel(prometheus: &Prometheus) -> (String, f64) {
         took_s.sort_by(f64::total_cmp);
         (panel, took_s[took_s.len() / 2])
     });
-    medians
-        .max_by(|one, other| one.1.total_cmp(&other.1))
-        .expect("a panel")
+    medians.max_by(|one, other| one.1.total_cmp(&other.1)).expect("a panel")
 }
