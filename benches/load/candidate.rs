@@ -32,7 +32,7 @@ pub type Start = Box<dyn Fn() -> Candidate>;
 impl Candidate {
     /// Returns a start of this server, or of the build that `BENCH_SERVER` names.
     pub fn ours(delay_max: &'static str) -> Start {
-        let binary = std::env::var_os("BENCH_SERVER").map_or_else(build_server, PathBuf::from);
+        let binary = super::release::server();
         Box::new(move || {
             let flags = [
                 "--listen",
@@ -178,20 +178,6 @@ impl Load {
             .find_map(|line| line.trim().strip_prefix("Requests/sec:")?.trim().parse().ok())
             .unwrap_or_else(|| panic!("{report}"))
     }
-}
-
-/// Returns the path of the server, built as it is released.
-fn build_server() -> PathBuf {
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--release", "--quiet", "--bin", "httpserver"])
-        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-        .status()
-        .expect("Cargo starts");
-    assert!(built.success(), "cargo build: {built}");
-    // The benches' own folder is that of the release build, too: target/release/deps.
-    let this = std::env::current_exe().expect("the path of this program");
-    let release = this.ancestors().nth(2).expect("the folder of the release build");
-    release.join("httpserver")
 }
 
 /// Returns the path of the Go program, built from `benches/peers/net_http`.

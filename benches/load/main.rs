@@ -13,6 +13,8 @@
 mod candidate;
 #[path = "../peers/plain_pool.rs"]
 mod plain_pool;
+#[path = "../release.rs"]
+mod release;
 
 use std::thread;
 use std::time::Duration;

@@ -52,7 +52,7 @@ pub struct Query {
 
 impl Board {
     pub fn read() -> Board {
-        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/dashboard.json")).unwrap();
+        let text = std::fs::read_to_string(support::root().join("dashboard.json")).unwrap();
         let json: Value = serde_json::from_str(&text).unwrap();
         let mut board = Board {
             story: Vec::new(),

@@ -2,6 +2,7 @@
 //! Prometheus.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -29,6 +30,8 @@ pub struct Grafana<'a> {
 pub struct QueryResult {
     pub panel: String,
     pub query: String,
+    /// Until the answer was there.
+    pub took: Duration,
     pub series: Vec<Series>,
 }
 
@@ -162,10 +165,12 @@ impl<'a> Grafana<'a> {
                 series[samples].as_array().unwrap().iter().map(sample).collect()
             },
         };
+        let asked = Instant::now();
         let response = self.prometheus.api(&target);
         QueryResult {
             panel: panel.title.clone(),
             query: expression,
+            took: asked.elapsed(),
             series: response["data"]["result"]
                 .as_array()
                 .unwrap()

@@ -5,7 +5,10 @@
 //! - the operator's form equals the plain one;
 //! - the runbook explains each alert, at an address that a fork can change.
 //!
+//! `native` tests the twin that reads native histograms.
 //! `panels` tests the rules in a real Prometheus, together with the dashboard's queries.
+
+mod native;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,9 @@ use support::{root, wait_for};
 
 /// Both forms of the rules.
 const FILES: [&str; 2] = ["yaml/monitoring/rules.yaml", "yaml/monitoring/prometheusrule.yaml"];
+
+/// Their twin, which reads native histograms.
+const NATIVE: &str = "yaml/monitoring/rules-native.yaml";
 
 /// Series of other programs in our job and namespace. The first is down, slow, fails half of its requests, and has no
 /// bucket at 2 s and many requests in flight: a rule that included it would fire. The second answers far more requests
@@ -75,11 +81,13 @@ fn alerts() -> Vec<String> {
     read(FILES[0]).lines().filter_map(names).collect()
 }
 
-fn unit_tests() -> Vec<PathBuf> {
+/// Returns the unit tests that a major version can run: Prometheus 2 has no native histograms.
+fn cases(major: Major) -> Vec<PathBuf> {
     let files = fs::read_dir(root().join("tests/dashboard/rules")).unwrap();
     files
         .map(|file| file.unwrap().path())
         .filter(|path| path.extension().is_some_and(|end| end == "yaml"))
+        .filter(|path| major == Major::Three || !path.ends_with("native.yaml"))
         .collect()
 }
 
@@ -125,11 +133,11 @@ fn unit_tests_beside(neighbour: usize) -> Vec<PathBuf> {
 
 #[test]
 fn promtool_has_no_complaint_about_the_rules() {
-    for major in Major::BOTH {
+    for (major, file) in [(Major::Two, FILES[0]), (Major::Three, FILES[0]), (Major::Three, NATIVE)] {
         let printed = promtool(
             major,
             &["check", "rules", "--lint=all", "--lint-fatal"],
-            &[root().join(FILES[0])],
+            &[root().join(file)],
         );
         assert!(printed.contains("SUCCESS"), "{printed}");
     }
@@ -139,7 +147,7 @@ fn promtool_has_no_complaint_about_the_rules() {
 fn each_alert_fires_and_stays_silent_when_it_should() {
     thread::scope(|scope| {
         for major in Major::BOTH {
-            scope.spawn(move || promtool(major, &["test", "rules"], &unit_tests()));
+            scope.spawn(move || promtool(major, &["test", "rules"], &cases(major)));
         }
     });
 }
@@ -155,7 +163,7 @@ fn other_programs_with_the_same_job_and_metric_do_not_affect_the_alerts() {
 
 #[test]
 fn every_alert_has_a_case_that_fires_and_one_that_is_silent() {
-    let cases: String = unit_tests()
+    let cases: String = cases(Major::Two)
         .iter()
         .map(|file| fs::read_to_string(file).unwrap())
         .collect();
@@ -171,7 +179,7 @@ fn every_alert_has_a_case_that_fires_and_one_that_is_silent() {
 fn error_series_in_the_unit_tests_start_at_zero_as_the_servers_do() {
     let server = Server::start(&[]);
     let exposition = server.metrics();
-    for file in unit_tests() {
+    for file in cases(Major::Two) {
         let file: Value = serde_yaml_ng::from_str(&fs::read_to_string(file).unwrap()).unwrap();
         for case in file["tests"].as_sequence().unwrap() {
             for input in case["input_series"].as_sequence().unwrap() {
@@ -266,7 +274,7 @@ fn each_alert_has_a_summary_a_description_and_a_link_to_its_section_of_the_runbo
         .collect();
     assert_eq!(sections, alerts(), "the runbook's sections differ from the alerts");
 
-    for file in FILES {
+    for file in [FILES[0], FILES[1], NATIVE] {
         let rules = read(file);
         let bodies: Vec<&str> = rules.split("- alert: ").skip(1).collect();
         assert_eq!(bodies.len(), alerts().len());
@@ -291,7 +299,7 @@ fn the_command_in_the_docs_changes_every_runbook_address_to_that_of_a_fork() {
 
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fork");
     fs::create_dir_all(copy.join("yaml/monitoring")).unwrap();
-    let all = ["Cargo.toml", "Containerfile", FILES[0], FILES[1]];
+    let all = ["Cargo.toml", "Containerfile", FILES[0], FILES[1], NATIVE];
     for file in all {
         fs::copy(root().join(file), copy.join(file)).unwrap();
     }
@@ -304,7 +312,7 @@ fn the_command_in_the_docs_changes_every_runbook_address_to_that_of_a_fork() {
         assert!(!changed.contains(env!("CARGO_PKG_REPOSITORY")), "{file}");
         assert!(changed.contains(fork), "{file}");
     }
-    for file in FILES {
+    for file in [FILES[0], FILES[1], NATIVE] {
         let changed = fs::read_to_string(copy.join(file)).unwrap();
         let addresses = runbooks(&changed);
         assert_eq!(addresses.len(), alerts().len());

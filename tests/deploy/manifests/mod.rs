@@ -1,5 +1,6 @@
 //! The manifests: Kubernetes, kubectl and Prometheus accept them, and they agree with the binary and with each other.
 
+mod autoscaling;
 mod platforms;
 mod restricted;
 
@@ -19,13 +20,15 @@ const KUBERNETES_OLDEST: &str = "1.30";
 const KUBERNETES_NEWEST: &str = "1.37";
 
 /// The files in yaml/ that are not for kubectl, or that need custom resources.
-const NOT_OF_KUBERNETES: [&str; 8] = [
+const NOT_OF_KUBERNETES: [&str; 10] = [
     "compose/compose.yaml",
     "compose/grafana/dashboards.yaml",
     "compose/grafana/datasources.yaml",
     "monitoring/autoscaling/prometheus-adapter-values.yaml",
+    "monitoring/autoscaling/scaledobject.yaml",
     "monitoring/loki-stack-values.yaml",
     "monitoring/prometheusrule.yaml",
+    "monitoring/rules-native.yaml",
     "monitoring/rules.yaml",
     "monitoring/servicemonitor.yaml",
 ];

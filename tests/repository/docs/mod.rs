@@ -268,6 +268,32 @@ fn every_query_is_valid_and_those_in_blocks_have_a_result() {
     }
 }
 
+#[test]
+fn the_queries_of_the_readme_have_results_with_its_scrape_configuration() {
+    let readme = Page::read("README.md");
+    let blocks = |language: &'static str| readme.blocks.iter().filter(move |block| block.language == language);
+    let configs: Vec<&str> = blocks("yaml").map(|block| block.text.as_str()).collect();
+    assert_eq!(configs.len(), 1, "{configs:?}");
+    let server = Server::start(&[]);
+    let config = configs[0].replace("localhost:19004", &server.address.to_string());
+    assert_ne!(config, configs[0]);
+    let prometheus = Prometheus::start(&config, &[]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| load_until(server.address, "/", 20, 2 * PATIENCE, &stop));
+        for query in blocks("promql") {
+            // Within two scrapes of 15 s, and a `rate` needs two.
+            let value = wait_for(
+                &query.text,
+                || prometheus.value(&query.text).filter(|value| !value.is_nan()),
+                Option::is_some,
+            );
+            println!("{}= {value:?}", query.text);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
 /// Returns whether inline code is a query, not a name alone or a part of one.
 fn is_query(code: &str) -> bool {
     let names_a_metric = ["http_request", "process_cpu"].iter().any(|name| code.contains(name));
