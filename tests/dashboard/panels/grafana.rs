@@ -31,6 +31,7 @@ pub struct QueryResult {
     pub panel: String,
     pub query: String,
     /// Until the answer was there.
+    #[allow(dead_code, reason = "benches/fleet prints it")]
     pub took: Duration,
     pub series: Vec<Series>,
 }
