@@ -1,7 +1,8 @@
 //! The guard: protects the server from hostile clients and from tiny_http.
 //!
 //! One thread looks at all connections, tick by tick: [`sockets`] finds them, [`rules`] decides which to close, and [`closer`]
-//! closes those that the server sends to be closed. Another thread rings the [`doorbell`], which may block.
+//! closes those that the server sends to be closed. [`stuck`] counts those that stay open nevertheless. Another thread rings the
+//! [`doorbell`], which may block.
 
 mod closer;
 mod doorbell;
@@ -19,7 +20,7 @@ use self::closer::Closer;
 use self::doorbell::Doorbell;
 use self::rules::{Rules, Situation};
 use self::shortage::Shortage;
-use self::sockets::{Connection, Found, Sockets};
+use self::sockets::{Connection, Sockets, State};
 use self::stuck::Stuck;
 use crate::metrics::{self, CloseReason};
 use crate::server::{Close, Server, panics};
@@ -126,22 +127,21 @@ impl Guard {
             stuck,
             ..
         } = self;
-        self.sockets.for_each(|found| match found {
-            Found::Gone(socket) => stuck.found(socket, 1, now),
-            Found::Connection(connection) if closer.close(connection, now) => {}
-            Found::Connection(connection) => match connection.traffic() {
-                Some(traffic) if traffic.is_shut => {
-                    if let Some(socket) = connection.socket() {
-                        stuck.found(socket, stuck::DESCRIPTORS, now);
-                    }
+        self.sockets.for_each(|connection| {
+            let state = connection.state();
+            if state != State::Ended && closer.close(connection, now) {
+                return;
+            }
+            if state == State::Open {
+                if let Some(reason) = rules.reason_to_close(connection, &situation) {
+                    close(server, connection, reason);
                 }
-                Some(traffic) => {
-                    if let Some(reason) = rules.reason_to_close(connection, traffic, &situation) {
-                        close(server, connection, reason);
-                    }
-                }
-                None => {}
-            },
+            } else if !situation.busy.contains(&connection.peer())
+                && let Some(cookie) = connection.cookie()
+            {
+                // A request in flight would hold it until its response is due.
+                stuck.found(cookie, now);
+            }
         });
         rules.forget_gone(now);
         closer.forget_gone(now);

@@ -69,14 +69,10 @@ impl Rules {
         }
     }
 
-    /// Returns why a connection should be closed that has had this traffic, if it should.
-    pub(super) fn reason_to_close(
-        &mut self,
-        connection: Connection<'_>,
-        traffic: Traffic,
-        situation: &Situation,
-    ) -> Option<CloseReason> {
+    /// Returns why a connection should be closed, if it should.
+    pub(super) fn reason_to_close(&mut self, connection: Connection<'_>, situation: &Situation) -> Option<CloseReason> {
         let now = situation.now;
+        let traffic = connection.traffic()?;
         let fresh = || Seen::new(traffic, now);
         let seen = self.seen.entry(connection.peer()).or_insert_with(fresh);
         if traffic.sent < seen.traffic.sent || traffic.received < seen.traffic.received {

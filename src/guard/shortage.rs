@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::stuck;
 use crate::metrics;
 use crate::metrics::CloseReason;
 use crate::server::limits;
@@ -58,11 +57,7 @@ impl Shortage {
     pub(super) fn too_many(&self, stuck: u64) -> Option<String> {
         let held = [
             (stuck, self.threads_max, "threads"),
-            (
-                stuck * u64::from(stuck::DESCRIPTORS),
-                limits::descriptors(),
-                "descriptors",
-            ),
+            (stuck * limits::DESCRIPTORS_EACH, limits::descriptors(), "descriptors"),
         ];
         let (held, max, what) = held.into_iter().find(|(held, max, _)| *held > max / STUCK_MIN)?;
         Some(format!(

@@ -1,8 +1,8 @@
 //! The process's connected sockets, which tiny_http does not give access to: found by number, identified by peer.
 //!
 //! By the time a descriptor number is used, it may belong to another socket: tiny_http's threads close sockets at any time, and the
-//! next connection gets the lowest free number. So a socket is pinned first: its descriptor is duplicated, and the duplicate's
-//! peer checked. Everything else is done to the duplicate.
+//! next connection gets the lowest free number. So a socket is pinned first: its descriptor is duplicated, and the duplicate asked
+//! for its peer. Everything else is done to the duplicate.
 //!
 //! Invariants:
 //! - Only tiny_http closes its descriptors. Sockets are shut down or emptied here, nothing else.
@@ -11,7 +11,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::mem::offset_of;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::thread;
@@ -19,10 +19,10 @@ use std::thread;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    MsgFlags, Shutdown, SockaddrStorage, getpeername, getsockname, getsockopt, recv, shutdown, sockopt,
+    MsgFlags, Shutdown, SockaddrIn, SockaddrIn6, SockaddrStorage, getpeername, getsockname, getsockopt, recv, shutdown,
+    sockopt,
 };
 use nix::unistd::dup2;
-use socket2::SockRef;
 
 use crate::metrics;
 use crate::server::limits;
@@ -54,11 +54,6 @@ type TcpInfoWords = [u64; SENT + 1];
 /// Of a listening socket, the number of connections that wait to be accepted. 32 bits.
 const UNACKNOWLEDGED: usize = offset_of!(libc::tcp_info, tcpi_unacked);
 
-/// The place of the state in the first word, and the states of a socket that was shut down for writing or is closed (net/tcp_states.h).
-const STATE: usize = offset_of!(libc::tcp_info, tcpi_state);
-const TCP_CLOSE: u8 = 7;
-const FIN_WAIT1_AND_2_LAST_ACK_CLOSING: [u8; 4] = [4, 5, 9, 11];
-
 /// The words that count the bytes received and sent.
 const RECEIVED: usize = offset_of!(libc::tcp_info, tcpi_bytes_received) / size_of::<u64>();
 const SENT: usize = offset_of!(libc::tcp_info, tcpi_bytes_sent) / size_of::<u64>();
@@ -74,9 +69,40 @@ nix::getsockopt_impl!(
     sockopt::GetStruct<TcpInfoWords>
 );
 
-fn state(info: &TcpInfoWords) -> u8 {
-    info[0].to_ne_bytes()[STATE]
-}
+/// States of a connection that the server has shut down, and of one that has ended (linux/tcp_states.h).
+const FIN_WAIT1: u8 = 4;
+const FIN_WAIT2: u8 = 5;
+const CLOSE: u8 = 7;
+const LAST_ACK: u8 = 9;
+const CLOSING: u8 = 11;
+
+#[derive(Clone, Copy)]
+struct Cookie;
+
+nix::getsockopt_impl!(Cookie, libc::SOL_SOCKET, libc::SO_COOKIE, u64, sockopt::GetStruct<u64>);
+
+/// The peer of a connection, also after its end, when `getpeername` fails. The address has to be as long as the family's.
+#[derive(Clone, Copy)]
+struct PeerNameV4;
+
+nix::getsockopt_impl!(
+    PeerNameV4,
+    libc::SOL_SOCKET,
+    libc::SO_PEERNAME,
+    libc::sockaddr_in,
+    sockopt::GetStruct<libc::sockaddr_in>
+);
+
+#[derive(Clone, Copy)]
+struct PeerNameV6;
+
+nix::getsockopt_impl!(
+    PeerNameV6,
+    libc::SOL_SOCKET,
+    libc::SO_PEERNAME,
+    libc::sockaddr_in6,
+    sockopt::GetStruct<libc::sockaddr_in6>
+);
 
 /// Returns how many connections wait in the kernel to be accepted.
 ///
@@ -107,19 +133,24 @@ pub(super) struct Sockets {
     found: HashSet<SocketAddr>,
 }
 
-/// What a look finds.
-pub(super) enum Found<'a> {
-    /// A connection, once for both of its descriptors.
-    Connection(Connection<'a>),
-    /// A descriptor of a socket of ours whose connection is gone, by the number of the socket.
-    Gone(u64),
-}
-
 /// A connection whose socket is pinned.
 #[derive(Clone, Copy)]
 pub(super) struct Connection<'a> {
     peer: SocketAddr,
+    state: State,
+    traffic: Option<Traffic>,
     socket: &'a OwnedFd,
+}
+
+/// How near a connection is to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// The server has not shut it down.
+    Open,
+    /// The server has shut it down, at least for writing.
+    ShutDown,
+    /// Nothing is sent or received any more: both sides have shut it down, or one has reset it.
+    Ended,
 }
 
 /// How many bytes a connection has carried, as the kernel counts them.
@@ -127,8 +158,6 @@ pub(super) struct Connection<'a> {
 pub(super) struct Traffic {
     pub(super) received: u64,
     pub(super) sent: u64,
-    /// Whether the socket was shut down for writing.
-    pub(super) is_shut: bool,
 }
 
 impl Sockets {
@@ -146,11 +175,13 @@ impl Sockets {
         })
     }
 
-    /// Calls `visit` for everything that there is to find. What comes or goes meanwhile may be missed.
-    pub(super) fn for_each(&mut self, mut visit: impl FnMut(Found<'_>)) {
+    /// Calls `visit` for each connection, once. One that comes or goes meanwhile may be missed. One that has ended is visited for each of
+    /// its descriptors, since its peer may have a new connection from the same port.
+    pub(super) fn for_each(&mut self, mut visit: impl FnMut(Connection<'_>)) {
         let limit = RawFd::try_from(limits::descriptors()).unwrap_or(RawFd::MAX);
         let mut left = metrics::open_fds().unwrap_or(u64::MAX);
         let mut gap = 0;
+        let mut visited: usize = 0;
         let known = std::mem::take(&mut self.highest);
         self.found.clear();
         for fd in 0..limit {
@@ -164,54 +195,59 @@ impl Sockets {
             }
             gap = 0;
             left = left.saturating_sub(1);
-            if peer == Err(Errno::ENOTCONN) {
-                if let Some(socket) = self.gone(fd) {
+            match peer.map(|peer| address(&peer)) {
+                Ok(Some(peer)) => {
                     self.highest = fd;
-                    visit(Found::Gone(socket));
+                    if self.found.contains(&peer) {
+                        continue;
+                    }
                 }
-                continue;
+                // It may have ended.
+                Err(Errno::ENOTCONN) => {}
+                _ => continue,
             }
-            let Some(peer) = peer.ok().and_then(|peer| address(&peer)) else {
+            let Some((peer, state, traffic)) = self.pin(fd) else {
                 continue;
             };
             self.highest = fd;
-            if !self.found.contains(&peer) && self.pin(fd, peer) {
-                self.found.insert(peer);
-                visit(Found::Connection(Connection {
-                    peer,
-                    socket: &self.pin,
-                }));
-                if self.found.len().is_multiple_of(YIELD_EVERY) {
-                    thread::yield_now();
-                }
+            if state != State::Ended && !self.found.insert(peer) {
+                continue;
+            }
+            visit(Connection {
+                peer,
+                state,
+                traffic,
+                socket: &self.pin,
+            });
+            visited += 1;
+            if visited.is_multiple_of(YIELD_EVERY) {
+                thread::yield_now();
             }
         }
         // Else the last socket would stay open after tiny_http has closed it.
         self.unpin();
     }
 
-    /// Pins the socket that has the number `fd` now. Returns whether it is `peer`'s, on our port.
-    fn pin(&mut self, fd: RawFd, peer: SocketAddr) -> bool {
-        let found = self.pin_number(fd);
-        found.is_some_and(|found| found.ok().and_then(|found| address(&found)) == Some(peer))
-    }
-
-    /// Pins the socket that has the number `fd` now. Returns the number of the socket if it is on our port and its connection is gone.
-    fn gone(&mut self, fd: RawFd) -> Option<u64> {
-        let is_gone = self.pin_number(fd)? == Err(Errno::ENOTCONN)
-            && getsockopt(&self.pin, TcpInfo).is_ok_and(|info| state(&info) == TCP_CLOSE);
-        is_gone.then(|| SockRef::from(&self.pin).cookie().ok())?
-    }
-
-    /// Pins what has the number `fd` now. Returns the peer, if it is a socket on our port.
+    /// Pins the socket that has the number `fd` now. Returns its peer and how it is, if it is a connection of our port.
     #[allow(unsafe_code)]
-    fn pin_number(&mut self, fd: RawFd) -> Option<nix::Result<SockaddrStorage>> {
+    fn pin(&mut self, fd: RawFd) -> Option<(SocketAddr, State, Option<Traffic>)> {
         // SAFETY: the borrowed number is only duplicated, which is sound whatever it stands for: if it is closed, `dup2` fails, and if it
-        // is another's by now, the duplicate's addresses show it. Nothing is done to the number itself.
+        // is another's by now, the duplicate's addresses say whose. Nothing is done to the number itself.
         dup2(unsafe { BorrowedFd::borrow_raw(fd) }, &mut self.pin).ok()?;
-        let pinned = self.pin.as_raw_fd();
-        let local = address(&getsockname(pinned).ok()?)?;
-        (local.port() == self.port).then(|| getpeername(pinned))
+        let local = address(&getsockname(self.pin.as_raw_fd()).ok()?)?;
+        if local.port() != self.port {
+            return None;
+        }
+        let info = getsockopt(&self.pin, TcpInfo).ok();
+        let peer = match getpeername(self.pin.as_raw_fd()) {
+            Ok(peer) => address(&peer)?,
+            Err(_) => last_peer(&self.pin, local)?,
+        };
+        let traffic = info.map(|info| Traffic {
+            received: info[RECEIVED],
+            sent: info[SENT],
+        });
+        Some((peer, info.map_or(State::Open, state), traffic))
     }
 
     fn unpin(&mut self) {
@@ -225,19 +261,18 @@ impl Connection<'_> {
         self.peer
     }
 
-    /// Returns its traffic.
-    pub(super) fn traffic(&self) -> Option<Traffic> {
-        let info = getsockopt(self.socket, TcpInfo).ok()?;
-        Some(Traffic {
-            received: info[RECEIVED],
-            sent: info[SENT],
-            is_shut: FIN_WAIT1_AND_2_LAST_ACK_CLOSING.contains(&state(&info)),
-        })
+    pub(super) fn state(&self) -> State {
+        self.state
     }
 
-    /// Returns the number of its socket, which no other socket ever has.
-    pub(super) fn socket(&self) -> Option<u64> {
-        SockRef::from(self.socket).cookie().ok()
+    /// Returns its traffic, unless the kernel does not tell.
+    pub(super) fn traffic(&self) -> Option<Traffic> {
+        self.traffic
+    }
+
+    /// Returns the number by which the kernel tells it from all others, or None if it does not.
+    pub(super) fn cookie(&self) -> Option<u64> {
+        getsockopt(self.socket, Cookie).ok()
     }
 
     /// Returns how many received bytes are unread, at most the length of `counted`.
@@ -271,6 +306,23 @@ impl Connection<'_> {
     }
 }
 
+/// Returns the peer that a socket has or had.
+fn last_peer(socket: &OwnedFd, local: SocketAddr) -> Option<SocketAddr> {
+    Some(match local {
+        SocketAddr::V4(_) => SocketAddrV4::from(SockaddrIn::from(getsockopt(socket, PeerNameV4).ok()?)).into(),
+        SocketAddr::V6(_) => SocketAddrV6::from(SockaddrIn6::from(getsockopt(socket, PeerNameV6).ok()?)).into(),
+    })
+}
+
+fn state(info: TcpInfoWords) -> State {
+    // The kernel's state is in the first byte.
+    match info[0].to_ne_bytes()[0] {
+        FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK => State::ShutDown,
+        CLOSE => State::Ended,
+        _ => State::Open,
+    }
+}
+
 fn address(socket: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = socket.as_sockaddr_in().map(|v4| SocketAddr::V4((*v4).into()));
     v4.or_else(|| socket.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
@@ -282,7 +334,9 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::sync::{Mutex, MutexGuard, PoisonError};
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
+
+    use socket2::SockRef;
 
     /// One test at a time: they are about the numbers of descriptors, which they share.
     fn turn() -> MutexGuard<'static, ()> {
@@ -308,33 +362,14 @@ mod tests {
 
     fn peers(sockets: &mut Sockets) -> Vec<SocketAddr> {
         let mut peers = Vec::new();
-        for_each_connection(sockets, |connection| peers.push(connection.peer()));
+        sockets.for_each(|connection| peers.push(connection.peer()));
         peers
-    }
-
-    fn for_each_connection(sockets: &mut Sockets, mut visit: impl FnMut(Connection<'_>)) {
-        sockets.for_each(|found| {
-            if let Found::Connection(connection) = found {
-                visit(connection);
-            }
-        });
-    }
-
-    /// Returns the sockets that are found without a connection, once for each descriptor.
-    fn gone(sockets: &mut Sockets) -> Vec<u64> {
-        let mut gone = Vec::new();
-        sockets.for_each(|found| {
-            if let Found::Gone(socket) = found {
-                gone.push(socket);
-            }
-        });
-        gone
     }
 
     /// Does something to the connection of `peer`, which must be there.
     fn with(sockets: &mut Sockets, peer: SocketAddr, mut action: impl FnMut(Connection<'_>)) {
         let mut found = 0;
-        for_each_connection(sockets, |connection| {
+        sockets.for_each(|connection| {
             if connection.peer() == peer {
                 found += 1;
                 action(connection);
@@ -404,42 +439,6 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_that_was_shut_down_is_found_at_each_descriptor_while_it_has_a_connection_and_after() {
-        let _turn = turn();
-        let (listener, mut sockets) = listen();
-        let (client, server, peer) = connect(&listener);
-        let (_other, other_server, other_peer) = connect(&listener);
-        let _second = server.try_clone().unwrap();
-        let mut socket = None;
-        with(&mut sockets, peer, |connection| {
-            assert!(!connection.traffic().unwrap().is_shut);
-            socket = connection.socket();
-            connection.close();
-        });
-        with(&mut sockets, peer, |connection| {
-            assert!(connection.traffic().unwrap().is_shut);
-            assert_eq!(connection.socket(), socket);
-        });
-        assert_eq!(
-            gone(&mut sockets),
-            [],
-            "neither the listener nor a socket with a connection"
-        );
-        drop(client);
-        // The end of the connection may take a moment, even here.
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let mut found = Vec::new();
-        while found.is_empty() && Instant::now() < deadline {
-            found = gone(&mut sockets);
-        }
-        assert_eq!(found, [socket.unwrap(); 2]);
-        assert_eq!(peers(&mut sockets), [other_peer]);
-        drop(server);
-        assert_eq!(gone(&mut sockets), [socket.unwrap()]);
-        drop(other_server);
-    }
-
-    #[test]
     fn the_traffic_of_a_connection_is_counted() {
         let _turn = turn();
         let (listener, mut sockets) = listen();
@@ -451,6 +450,37 @@ mod tests {
             let traffic = connection.traffic().unwrap();
             assert_eq!((traffic.received, traffic.sent), (300, 200));
         });
+    }
+
+    #[test]
+    fn a_connection_keeps_its_peer_and_its_cookie_until_the_last_descriptor_is_closed() {
+        let _turn = turn();
+        let (listener, mut sockets) = listen();
+        let (client, server, peer) = connect(&listener);
+        let (_other, _other_server, other_peer) = connect(&listener);
+        let second = server.try_clone().unwrap();
+        let look = |sockets: &mut Sockets| {
+            let mut seen = Vec::new();
+            sockets.for_each(|connection| {
+                if connection.peer() == peer {
+                    seen.push((connection.state(), connection.cookie().unwrap()));
+                } else {
+                    assert_eq!((connection.peer(), connection.state()), (other_peer, State::Open));
+                }
+            });
+            seen
+        };
+        let open = look(&mut sockets);
+        let [(State::Open, cookie)] = open[..] else {
+            panic!("{open:?}");
+        };
+        server.shutdown(std::net::Shutdown::Both).unwrap();
+        assert_eq!(look(&mut sockets), [(State::ShutDown, cookie)]);
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        assert_eq!(look(&mut sockets), [(State::Ended, cookie); 2], "for each descriptor");
+        drop((server, second));
+        assert_eq!(look(&mut sockets), []);
     }
 
     #[test]
@@ -482,7 +512,7 @@ mod tests {
         let number = server.as_raw_fd();
         let (mut server, mut others) = (Some(server), Vec::new());
         let mut closed = false;
-        for_each_connection(&mut sockets, |connection| {
+        sockets.for_each(|connection| {
             if connection.peer() != peer {
                 return;
             }

@@ -1,51 +1,42 @@
-//! Stuck connections: tiny_http's thread blocks for good, whatever is done to the socket, which therefore stays open.
+//! Counts the connections that tiny_http never releases.
 //!
-//! A request of `HTTP/2.0` and a body larger than the address space do that. Only the end of the process releases the thread and
-//! the two descriptors. Any other connection is closed by tiny_http soon after it was shut down.
+//! Once a connection is shut down or reset, tiny_http's thread reads its end and closes it, unless the thread is blocked for good
+//! (docs/robustness.md has the requests that do that). Only the end of the process releases such a connection.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// How long a socket must have been shut down and open to count: far longer than tiny_http takes to close one, also on a busy machine.
-const STUCK_AFTER: Duration = Duration::from_secs(5);
+/// How long a connection may stay open once it is over. Longer than a lingering close takes, and than a parked connection usually waits
+/// for a thread.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// The descriptors of a connection whose thread has not ended. A response that waits for its deadline keeps one.
-pub(super) const DESCRIPTORS: u32 = 2;
-
-/// The sockets that are shut down and still open.
-#[derive(Default)]
-pub(super) struct Stuck {
-    by_socket: HashMap<u64, Seen>,
+struct Over {
+    since: Instant,
+    /// The time of the last look that found it.
+    found_at: Instant,
 }
 
-struct Seen {
-    since: Instant,
-    /// The time of the last look that found it, and at how many descriptors.
-    found_at: Instant,
-    descriptors: u32,
+/// The connections that are over, by the kernel's cookie of each, and still open.
+#[derive(Default)]
+pub(super) struct Stuck {
+    by_cookie: HashMap<u64, Over>,
 }
 
 impl Stuck {
-    /// Takes note of a socket that the look at `now` has found shut down, at so many more of its descriptors.
-    pub(super) fn found(&mut self, socket: u64, descriptors: u32, now: Instant) {
-        let seen = self.by_socket.entry(socket).or_insert(Seen {
+    /// Takes note of a connection that the look at `now` found: it is shut down or reset, and none of its requests is in flight.
+    pub(super) fn found(&mut self, cookie: u64, now: Instant) {
+        let over = Over {
             since: now,
             found_at: now,
-            descriptors: 0,
-        });
-        if seen.found_at != now {
-            (seen.found_at, seen.descriptors) = (now, 0);
-        }
-        seen.descriptors += descriptors;
+        };
+        self.by_cookie.entry(cookie).or_insert(over).found_at = now;
     }
 
-    /// Returns how many connections are stuck, and forgets those that the look at `now` did not find.
+    /// Forgets those that the look at `now` did not find. Returns how many of the others are stuck.
     pub(super) fn count(&mut self, now: Instant) -> u64 {
-        self.by_socket.retain(|_, seen| seen.found_at == now);
-        let stuck = self.by_socket.values();
-        stuck
-            .filter(|seen| seen.descriptors >= DESCRIPTORS && now - seen.since >= STUCK_AFTER)
-            .count() as u64
+        self.by_cookie.retain(|_, over| over.found_at == now);
+        let stuck = self.by_cookie.values().filter(|over| over.since + STUCK_AFTER <= now);
+        stuck.count() as u64
     }
 }
 
@@ -53,33 +44,26 @@ impl Stuck {
 mod tests {
     use super::*;
 
-    /// Looks at `now`, and finds these sockets once for each time that they are listed.
-    fn look(stuck: &mut Stuck, sockets: &[u64], now: Instant) -> u64 {
-        sockets.iter().for_each(|socket| stuck.found(*socket, 1, now));
-        stuck.count(now)
-    }
+    const TICK: Duration = Duration::from_millis(100);
 
     #[test]
-    fn a_socket_is_stuck_if_two_descriptors_stay_open_for_five_seconds() {
+    fn a_connection_is_stuck_if_each_look_finds_it_for_long_enough() {
         let mut stuck = Stuck::default();
-        let now = Instant::now();
-        assert_eq!(look(&mut stuck, &[1, 2, 1], now), 0);
-        assert_eq!(look(&mut stuck, &[1, 2, 1], now + STUCK_AFTER / 2), 0);
-        assert_eq!(
-            look(&mut stuck, &[1, 2, 1], now + STUCK_AFTER),
-            1,
-            "2 waits for its response"
-        );
-        assert_eq!(look(&mut stuck, &[1, 2], now + STUCK_AFTER * 2), 0);
-    }
-
-    #[test]
-    fn a_socket_that_was_closed_in_between_begins_anew() {
-        let mut stuck = Stuck::default();
-        let now = Instant::now();
-        look(&mut stuck, &[1, 1], now);
-        look(&mut stuck, &[], now + STUCK_AFTER / 2);
-        assert_eq!(look(&mut stuck, &[1, 1], now + STUCK_AFTER), 0);
-        assert_eq!(look(&mut stuck, &[1, 1], now + STUCK_AFTER * 2), 1);
+        let begun = Instant::now();
+        let look = |stuck: &mut Stuck, at: Instant, cookies: &[u64]| {
+            for cookie in cookies {
+                // It has two descriptors.
+                stuck.found(*cookie, at);
+                stuck.found(*cookie, at);
+            }
+            stuck.count(at)
+        };
+        assert_eq!(look(&mut stuck, begun, &[1, 2]), 0);
+        assert_eq!(look(&mut stuck, begun + STUCK_AFTER - TICK, &[1, 2, 3]), 0);
+        assert_eq!(look(&mut stuck, begun + STUCK_AFTER, &[1, 2, 3]), 2);
+        // The second has been closed; its cookie does not come back, but would count anew.
+        assert_eq!(look(&mut stuck, begun + STUCK_AFTER + TICK, &[1, 3]), 1);
+        assert_eq!(look(&mut stuck, begun + 2 * STUCK_AFTER, &[1, 2, 3]), 2);
+        assert_eq!(look(&mut stuck, begun + 2 * STUCK_AFTER + TICK, &[]), 0);
     }
 }

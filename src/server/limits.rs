@@ -22,7 +22,7 @@ const THREADS_RESERVED: u64 = 80;
 const DESCRIPTORS_RESERVED: u64 = 24;
 
 /// Descriptors that a connection takes.
-const DESCRIPTORS_EACH: u64 = 2;
+pub const DESCRIPTORS_EACH: u64 = 2;
 
 /// The stack of a thread that is started only to see whether it can be.
 const TRIAL_STACK_BYTES: usize = 16 * 1024;

@@ -16,7 +16,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 const LOST_MAX: usize = 25;
 
 /// Returns a command that runs the binary under a limit on descriptors, in the syntax of `ulimit`.
-fn limited(limit: &str) -> Command {
+pub fn limited(limit: &str) -> Command {
     let plain = command(&["--listen", "127.0.0.1:0"]);
     let mut command = Command::new("sh");
     command

@@ -1,6 +1,5 @@
 //! Bytes that are not a request, or an odd one.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::crowd::Crowd;
@@ -8,7 +7,7 @@ use crate::fault::{
     Fault, PROBE_MAX, are_as_before, ends_well, fetch_status, threads_and_descriptors, turn, write_row,
 };
 use support::access_log::Durations;
-use support::server::{Server, binary, command};
+use support::server::Server;
 use support::wait_for;
 
 /// Returns names, the bytes to send, and the allowed statuses. Status 0 means that the connection may close or stay
@@ -191,43 +190,6 @@ fn an_http2_preface_costs_what_an_unfinished_head_costs() {
 }
 
 const STUCK: &str = "httpserver_connections_stuck";
-
-#[test]
-fn stuck_connections_that_hold_over_a_quarter_of_the_descriptors_fail_the_liveness_probe() {
-    let _turn = turn();
-    let mut limited = Command::new("prlimit");
-    limited
-        .arg("--nofile=400")
-        .arg(binary())
-        .args(command(&["--listen=127.0.0.1:0"]).get_args());
-    let server = Server::spawn(limited);
-    let stick = |count: usize, total: f64| {
-        let mut crowd = Crowd::connect(server.address, count);
-        crowd.send(b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999999999\r\n\r\n");
-        crowd.until_all("closed", |member| member.closed);
-        drop(crowd);
-        wait_for(
-            "all to count as stuck",
-            || server.metric(STUCK),
-            |stuck| *stuck == Some(total),
-        );
-    };
-    // A quarter, exactly.
-    stick(50, 50.0);
-    assert_eq!(server.get("/healthz").status, 200);
-    stick(1, 51.0);
-    let response = server.get("/healthz");
-    assert_eq!(
-        (response.status, response.text().as_str()),
-        (
-            503,
-            "51 stuck connections hold 102 of at most 400 descriptors, and only a restart releases them\n"
-        )
-    );
-    assert_eq!(server.get("/readyz").status, 200);
-    assert_eq!(server.get("/?delay=10ms").status, 200);
-    ends_well(server);
-}
 
 /// The memory that one such connection may cost, in bytes.
 const HELD_MAX: u64 = 48 * 1024;

@@ -31,4 +31,5 @@ mod readers;
 mod resets;
 mod silence;
 mod soak;
+mod stuck;
 mod threads;
