@@ -310,10 +310,7 @@ impl Results {
 fn every_query_of_every_panel_returns_numbers_however_targets_are_labelled() {
     for Results { major, panels, .. } in &OBSERVED.by_version {
         for (results, choice) in panels.iter().zip(choices()) {
-            for QueryResult {
-                panel, query, series, ..
-            } in results
-            {
+            for QueryResult { panel, query, series } in results {
                 let found = series.iter().any(|series| !series.last().is_nan());
                 let expected = *major == Major::Three || !NATIVE.contains(&panel.as_str());
                 assert_eq!(found, expected, "Prometheus {major:?}: {panel} for {choice:?}: {query}");
