@@ -265,7 +265,9 @@ fn whole_exposition(criterion: &mut Criterion) {
 /// Returns the time of an iteration in each sample of a benchmark, of this run or an earlier one, in nanoseconds and
 /// ascending order.
 fn samples_ns(group: &str, name: &str) -> Option<Vec<f64>> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
+    // Cargo runs a bench in the folder of its package.
+    let of_workspace = || concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into();
+    let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(of_workspace);
     let path = std::path::Path::new(&target)
         .join("criterion")
         .join(group)

@@ -114,7 +114,7 @@ impl Candidate {
                 .sum()
         };
         [
-            sum(|line| line.contains("_count{")),
+            sum(|line| line.contains("_seconds_count")),
             sum(|line| line.contains("_bucket{") && line.contains("le=\"2\"")),
         ]
     }
