@@ -7,8 +7,8 @@ use std::process::Command;
 
 use super::page::{Block, read};
 use support::prometheus::Major;
-use support::root;
 use support::server::{Server, binary};
+use support::{manifest, root};
 
 /// What is done with a command.
 enum Handler {
@@ -22,6 +22,12 @@ enum Handler {
     Script,
     /// That test does the same: it has each of the flags.
     TestedBy(&'static str),
+    /// The test of Compose has each of the flags, there are such services, and the server starts with the variables.
+    Compose,
+    /// The server starts with the variables.
+    Variables,
+    /// It makes another manifest of a file, which is not applied.
+    Edits,
     /// What it would send to a cluster is made here.
     DryRun,
     /// `tests/cluster` runs it word for word, or the files exist that it applies, each of which `tests/deploy/manifests`
@@ -30,7 +36,7 @@ enum Handler {
 }
 
 /// The handlers, by how a command begins. The first that fits is taken.
-const HANDLERS: [(&str, Handler); 17] = [
+const HANDLERS: [(&str, Handler); 19] = [
     ("cargo run --release", Handler::Starts),
     ("cargo test ", Handler::Cargo),
     ("cargo bench ", Handler::Cargo),
@@ -46,22 +52,25 @@ const HANDLERS: [(&str, Handler); 17] = [
     ("tests/cluster/run", Handler::Script),
     ("podman build ", Handler::TestedBy("tests/deploy/image/build")),
     ("podman run ", Handler::TestedBy("tests/deploy/image/container.rs")),
-    ("docker compose ", Handler::TestedBy("tests/deploy/image/compose.rs")),
+    ("docker compose ", Handler::Compose),
     ("sed -i ", Handler::TestedBy("tests/dashboard/rules/mod.rs")),
+    ("sed ", Handler::Edits),
+    ("kubectl set env deployment/httpserver ", Handler::Variables),
     ("kubectl -n monitoring create ", Handler::DryRun),
     ("kubectl apply -k ", Handler::DryRun),
     ("kubectl ", Handler::Cluster),
 ];
 
 /// Commands that are not run, by how they begin, and why.
-const NOT_RUN: [(&str, &str); 18] = [
+const NOT_RUN: [(&str, &str); 19] = [
     (
         "(ulimit -n 400; ",
         "tests/hostile starts a server with as few descriptors",
     ),
+    ("kubectl annotate pods ", "tests/cluster keeps its targets up"),
     (
-        "kubectl set env deployment/httpserver HTTPSERVER_REQUESTS_PER_CONNECTION=0",
-        "tests/cluster tests the opposite, that new pods get their share",
+        "kubectl scale deployment/httpserver --replicas=8",
+        "tests/cluster scales to 4",
     ),
     ("helm ", "charts are on the internet"),
     ("kind ", "needs a cluster of kind"),
@@ -167,6 +176,9 @@ impl Surroundings {
             Handler::Cargo => Ok(()),
             Handler::Script => script_knows(rest),
             Handler::TestedBy(test) => has_each_flag(rest, test),
+            Handler::Compose => works_with_compose(command, rest),
+            Handler::Variables => starts_with_variables(rest),
+            Handler::Edits => self.edits(rest),
             Handler::DryRun => self.dry_run(rest),
             Handler::Cluster => is_run_in_cluster(rest),
         }
@@ -196,6 +208,17 @@ impl Surroundings {
             .ok_or_else(|| format!("{}: {errors}", output.status))
     }
 
+    /// Returns an error unless the edit changes the file that it names, and leaves YAML.
+    fn edits(&self, command: &str) -> Result<(), String> {
+        let (edit, _) = command.split_once(" | kubectl ").ok_or("nothing is done with it")?;
+        self.run(&format!("{edit} > edited.yaml"))?;
+        let edited = fs::read_to_string(self.folder.join("edited.yaml")).map_err(|error| error.to_string())?;
+        let file = edit.rsplit(' ').next().unwrap();
+        require(edited != read(file), format!("{file} has nothing of that"))?;
+        manifest::parse(&edited);
+        Ok(())
+    }
+
     fn dry_run(&self, command: &str) -> Result<(), String> {
         self.run(&match command.strip_prefix("kubectl apply -k ") {
             Some(folder) => format!("kubectl kustomize {folder}"),
@@ -208,6 +231,35 @@ impl Surroundings {
             }
         })
     }
+}
+
+/// Returns an error unless the server starts with the variables among the words of a command. It ignores those that it does
+/// not know, so Compose has to pass them through.
+fn starts_with_variables(command: &str) -> Result<(), String> {
+    let passed = read("yaml/compose/compose.yaml");
+    let mut server = support::server::command(&["--listen", "127.0.0.1:0"]);
+    for (name, value) in command.split(' ').filter_map(|word| word.split_once('=')) {
+        require(
+            passed.contains(&format!("- {name}\n")),
+            format!("there is no variable {name}"),
+        )?;
+        server.env(name, value);
+    }
+    drop(Server::spawn(server));
+    Ok(())
+}
+
+fn works_with_compose(command: &str, without_variables: &str) -> Result<(), String> {
+    has_each_flag(without_variables, "tests/deploy/image/compose.rs")?;
+    let compose = read("yaml/compose/compose.yaml");
+    let words = without_variables
+        .split(' ')
+        .skip_while(|word| !["stop", "start"].contains(word));
+    let unknown = words
+        .skip(1)
+        .find(|service| !compose.contains(&format!("\n  {service}:\n")));
+    require(unknown.is_none(), format!("Compose has no service {unknown:?}"))?;
+    starts_with_variables(command.strip_suffix(without_variables).unwrap())
 }
 
 /// Returns an error unless `fact` holds.
@@ -246,8 +298,9 @@ fn is_run_in_cluster(command: &str) -> Result<(), String> {
     if read("tests/cluster/steps.py").contains(&format!("\"{command}\"")) {
         return Ok(());
     }
-    let files = command
-        .strip_prefix("kubectl apply -f ")
+    let files = ["kubectl apply -f ", "kubectl replace --force -f "]
+        .iter()
+        .find_map(|begin| command.strip_prefix(begin))
         .ok_or("tests/cluster does not run it")?;
     let missing: Vec<&str> = files.split(" -f ").filter(|file| !root().join(file).exists()).collect();
     require(missing.is_empty(), format!("there is no {missing:?}"))
