@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::diagnostics::report;
+
 /// The state that `/healthz` and `/readyz` report.
 #[derive(Default)]
 pub struct Health {
@@ -26,7 +28,12 @@ impl Health {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Sets why the process has to be restarted, in one line. The first such line is reported.
     pub(super) fn set_fault(&self, fault: Option<String>) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        let mut known = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (None, Some(line)) = (&*known, &fault) {
+            report(format_args!("warning: {}", line.trim_end()));
+        }
+        *known = fault;
     }
 }

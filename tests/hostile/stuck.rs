@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::descriptors::limited;
 use crate::fault::{ends_well, turn, write_row};
@@ -41,8 +41,15 @@ enum Client {
 const CLIENTS: [Client; 3] = [Client::Stays, Client::Closes, Client::Resets];
 
 /// Sends requests on a connection of its own, and does what the client does next. Returns the connection if the client stays.
-fn send(address: SocketAddr, requests: &str, client: Client) -> Option<TcpStream> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+///
+/// Each connects from an address of its own, `number`: the port of one that resets is free again, and whoever got it would wait behind its
+/// requests.
+fn send(number: u8, address: SocketAddr, requests: &str, client: Client) -> Option<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let source = SocketAddr::from(([127, 0, 1, number], 0));
+    socket.bind(&source.into()).unwrap();
+    socket.connect_timeout(&address.into(), PATIENCE).unwrap();
+    let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(format!("{FIRST}{requests}").as_bytes()).unwrap();
     assert!(stream.read(&mut [0; 1024]).unwrap() > 0, "the first is answered");
@@ -64,22 +71,24 @@ fn stuck_connections_are_counted_and_health_fails_once_they_hold_more_than_a_qua
     assert_eq!(stuck(), Some(0.0));
 
     // Connections whose clients have gone while their requests wait are not stuck: they are released with the response.
+    let mut numbers = 1..;
+    let mut send = |requests, client| send(numbers.next().unwrap(), server.address, requests, client);
     let mut stay = Vec::new();
     for requests in WAITING {
         for client in CLIENTS {
-            stay.push(send(server.address, requests, client));
+            stay.push(send(requests, client));
         }
     }
     let begun = Instant::now();
     for n in 0..TOLERATED {
         let (requests, client) = (BLOCKING[n % BLOCKING.len()], CLIENTS[n % CLIENTS.len()]);
-        stay.push(send(server.address, requests, client));
+        stay.push(send(requests, client));
     }
     wait_for("all of them to be counted", stuck, |count| {
         *count >= Some(TOLERATED as f64)
     });
     let counted = begun.elapsed();
-    // Only to see that no more are counted: the others were over for as long.
+    // Only to see that no more are counted: the waiting ones were left before.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(stuck(), Some(TOLERATED as f64));
     let in_flight = server.metric("http_requests_in_flight");
@@ -92,7 +101,7 @@ fn stuck_connections_are_counted_and_health_fails_once_they_hold_more_than_a_qua
     let closed = server.metric("httpserver_connections_closed_total{reason=\"idle\"}");
     assert!(closed <= Some(TOLERATED as f64), "{closed:?}");
 
-    stay.push(send(server.address, BLOCKING[0], Client::Resets));
+    stay.push(send(BLOCKING[0], Client::Resets));
     let unhealthy = wait_for(
         "health to fail",
         || server.get("/healthz"),
@@ -103,6 +112,11 @@ fn stuck_connections_are_counted_and_health_fails_once_they_hold_more_than_a_qua
         "{stuck} stuck connections hold {held} of at most {DESCRIPTORS} descriptors, and only a restart releases them\n"
     );
     assert_eq!(unhealthy.text(), why);
+    wait_for(
+        "the same on standard error",
+        || server.stderr(),
+        |stderr| stderr.contains(&why),
+    );
     assert_eq!(server.get("/readyz").status, 200);
     ends_well(server);
     write_row(&format!(
