@@ -173,7 +173,10 @@ impl<'a> Composed<'a> {
     }
 
     fn down(&self) {
-        let _ = self.command().args(["down", "--volumes", "--timeout", "0"]).output();
+        let _ = self
+            .command()
+            .args(["--profile", "two", "down", "--volumes", "--timeout", "0"])
+            .output();
     }
 
     fn command(&self) -> Command {
@@ -274,8 +277,8 @@ fn compose_up_starts_the_server_a_load_of_twenty_clients_and_a_prometheus_with_t
     };
     for (arguments, up) in [
         (&["--profile", "two", "up", "--detach", "httpserver-2"][..], 1.0),
-        (&["stop", "httpserver-2"], 0.0),
-        (&["start", "httpserver-2"], 1.0),
+        (&["--profile", "two", "stop", "httpserver-2"], 0.0),
+        (&["--profile", "two", "start", "httpserver-2"], 1.0),
     ] {
         stdout(composed.command().args(arguments));
         second_is(up);
