@@ -18,7 +18,7 @@ use support::server::{Server, run};
 use support::{PATIENCE, root, wait_for};
 
 /// Lines of the README at most.
-const README_MAX: usize = 220;
+const README_MAX: usize = 175;
 
 /// Returns a path without `..` and `.` in it.
 fn normalized(path: &Path) -> PathBuf {
