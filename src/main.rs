@@ -57,7 +57,8 @@ fn serve(flags: &Flags) -> Result<(), String> {
         ));
     }
     let (server, closes) = Server::start(flags, listener).map_err(|error| format!("cannot start: {error}"))?;
-    guard::start(&server, closes, flags.idle_timeout).map_err(|error| format!("cannot start the guard: {error}"))?;
+    guard::start(&server, closes, flags.idle_timeout, connections)
+        .map_err(|error| format!("cannot start the guard: {error}"))?;
     if let Some(warning) = connections.warning(flags.max_in_flight) {
         report(format_args!("warning: {warning}"));
     }

@@ -20,7 +20,8 @@ use super::shortage::{Shortage, descriptors_are_short};
 use super::sockets::queued;
 use crate::diagnostics::report;
 use crate::metrics;
-use crate::server::{Server, limits};
+use crate::server::Server;
+use crate::server::limits::{self, Connections};
 
 /// The interval of rings while requests arrive.
 const RING_BUSY: Duration = Duration::from_millis(50);
@@ -58,23 +59,27 @@ enum Ring {
 pub(super) struct Doorbell {
     server: Arc<Server>,
     address: SocketAddr,
+    shortage: Shortage,
 }
 
 impl Doorbell {
     /// Returns the doorbell of a server. If the server listens on every address, the bell rings at IPv4's loopback, which exists on
     /// a system without IPv6 as well.
-    pub(super) fn of(server: Arc<Server>) -> Self {
+    pub(super) fn of(server: Arc<Server>, limits: Connections) -> Self {
         let mut address = server.address();
         if address.ip().is_unspecified() {
             address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
         }
-        Doorbell { server, address }
+        Doorbell {
+            server,
+            address,
+            shortage: Shortage::new(limits),
+        }
     }
 
     /// Rings as long as the server accepts connections.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         let (mut arrivals, mut rung_at, mut reopened_at) = (0, Instant::now(), Instant::now());
-        let mut shortage = Shortage::new();
         // The length of the kernel's queue when the accept thread was found to have ended, until it is reopened.
         let mut stopped = None;
         loop {
@@ -93,7 +98,7 @@ impl Doorbell {
             if closed && draining {
                 return;
             }
-            if closed && reopened_at.elapsed() >= REOPEN_INTERVAL && self.reopen(&mut shortage) {
+            if closed && reopened_at.elapsed() >= REOPEN_INTERVAL && self.reopen() {
                 reopened_at = Instant::now();
                 stopped = None;
             } else {
@@ -103,9 +108,9 @@ impl Doorbell {
     }
 
     /// Reopens the acceptor, unless descriptors or threads are short. Returns whether it did.
-    fn reopen(&self, shortage: &mut Shortage) -> bool {
+    fn reopen(&mut self) -> bool {
         // An acceptor loses the connection at which it runs out of either. The limits that are known may not be all.
-        if shortage.reason(metrics::open_fds()).is_some() || limits::try_threads(REOPEN_THREADS).is_err() {
+        if self.shortage.reason(metrics::open_fds()).is_some() || limits::try_threads(REOPEN_THREADS).is_err() {
             return false;
         }
         match self.server.reopen() {

@@ -23,6 +23,7 @@ use self::shortage::Shortage;
 use self::sockets::{Connection, Sockets, State};
 use self::stuck::Stuck;
 use crate::metrics::{self, CloseReason};
+use crate::server::limits::Connections;
 use crate::server::{Close, Server, panics};
 
 /// The time between two looks while requests arrive.
@@ -51,24 +52,30 @@ struct Guard {
     arrivals: u64,
 }
 
-/// Starts to guard `server`: closes the connections in `closes`, those that are idle for `idle_timeout`, and hostile ones.
+/// Starts to guard `server`: closes the connections in `closes`, those that are idle for `idle_timeout`, and hostile ones. Within
+/// `limits`, connections make room for others.
 ///
 /// # Errors
 ///
 /// Returns the error of the system call.
-pub fn start(server: &Arc<Server>, closes: Receiver<Close>, idle_timeout: Duration) -> io::Result<()> {
+pub fn start(
+    server: &Arc<Server>,
+    closes: Receiver<Close>,
+    idle_timeout: Duration,
+    limits: Connections,
+) -> io::Result<()> {
     let guard = Guard {
         sockets: Sockets::of_port(server.address().port())?,
         rules: Rules::new(idle_timeout),
         closer: Closer::default(),
-        shortage: Shortage::new(),
+        shortage: Shortage::new(limits),
         stuck: Stuck::default(),
         closes,
         server: Arc::clone(server),
         arrivals: 0,
     };
     panics::spawn_vital("guard", move || guard.run())?;
-    let doorbell = Doorbell::of(Arc::clone(server));
+    let doorbell = Doorbell::of(Arc::clone(server), limits);
     panics::spawn_vital("doorbell", move || doorbell.run())
 }
 

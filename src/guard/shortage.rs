@@ -28,8 +28,7 @@ pub(super) struct Shortage {
 }
 
 impl Shortage {
-    pub(super) fn new() -> Self {
-        let connections = limits::Connections::read();
+    pub(super) fn new(connections: limits::Connections) -> Self {
         Shortage {
             threads_max: connections.threads.max(),
             connections,

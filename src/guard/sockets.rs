@@ -23,6 +23,7 @@ use nix::sys::socket::{
     sockopt,
 };
 use nix::unistd::dup2;
+use socket2::SockRef;
 
 use crate::metrics;
 use crate::server::limits;
@@ -75,11 +76,6 @@ const FIN_WAIT2: u8 = 5;
 const CLOSE: u8 = 7;
 const LAST_ACK: u8 = 9;
 const CLOSING: u8 = 11;
-
-#[derive(Clone, Copy)]
-struct Cookie;
-
-nix::getsockopt_impl!(Cookie, libc::SOL_SOCKET, libc::SO_COOKIE, u64, sockopt::GetStruct<u64>);
 
 /// The peer of a connection, also after its end, when `getpeername` fails. The address has to be as long as the family's.
 #[derive(Clone, Copy)]
@@ -272,7 +268,7 @@ impl Connection<'_> {
 
     /// Returns the number by which the kernel tells it from all others, or None if it does not.
     pub(super) fn cookie(&self) -> Option<u64> {
-        getsockopt(self.socket, Cookie).ok()
+        SockRef::from(self.socket).cookie().ok()
     }
 
     /// Returns how many received bytes are unread, at most the length of `counted`.
@@ -335,8 +331,6 @@ mod tests {
     use std::net::TcpStream;
     use std::sync::{Mutex, MutexGuard, PoisonError};
     use std::time::Duration;
-
-    use socket2::SockRef;
 
     /// One test at a time: they are about the numbers of descriptors, which they share.
     fn turn() -> MutexGuard<'static, ()> {
