@@ -94,8 +94,7 @@ impl Metrics {
 
     /// Adds the time that a request waited for a place to `httpserver_queue_seconds_total`. After 584 years in total it starts again at 0,
     /// which a scraper takes as a restart.
-    pub fn queued(&self, queue: Duration) {
-        let queue_ns = u64::try_from(queue.as_nanos()).unwrap_or(u64::MAX);
+    pub fn queued(&self, queue_ns: u64) {
         self.queued_ns.fetch_add(queue_ns, Ordering::Relaxed);
     }
 

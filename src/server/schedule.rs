@@ -48,6 +48,11 @@ impl<T> Scheduled<T> {
     fn deadline(&self) -> Instant {
         self.start + self.delay
     }
+
+    /// Makes its response due now, without a place.
+    fn answer_at_once(&mut self, now: Instant) {
+        (self.start, self.delay, self.delayed) = (now, Duration::ZERO, false);
+    }
 }
 
 /// Identifies a request that a worker has taken.
@@ -144,14 +149,14 @@ impl<T> Schedule<T> {
         state.arrivals += 1;
         if scheduled.delayed && state.delayed + state.places.count_abandoned(now) >= self.delayed_max {
             refuse(&mut scheduled.request, Refusal::Overload);
-            (scheduled.start, scheduled.delay, scheduled.delayed) = (now, Duration::ZERO, false);
+            scheduled.answer_at_once(now);
         }
         let peer = scheduled.peer;
         let mut place = state.connections.arrive(peer, scheduled.last, now);
         if place == Place::Full {
             refuse(&mut scheduled.request, Refusal::ConnectionFull);
-            (scheduled.start, scheduled.delay) = (now, Duration::ZERO);
-            (scheduled.delayed, scheduled.last) = (false, true);
+            scheduled.answer_at_once(now);
+            scheduled.last = true;
             place = state.connections.arrive(peer, true, now);
         }
         match place {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::delivery::{is_gone, write_rest, write_some};
+use super::endpoint::delay::nanoseconds;
 use super::endpoint::{Body, Response};
 use super::intake::Intake;
 use super::pending::{Channel, PendingRequest};
@@ -152,11 +153,10 @@ impl Worker {
         let now = Instant::now();
         let duration = now - arrived;
         let labels = Labels { method, path, status };
-        let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.recorder.record(labels, duration_ns, trace, now);
+        self.recorder.record(labels, nanoseconds(duration), trace, now);
         let queue = queue_until.map(|start| start.min(now) - arrived);
         if let Some(queue) = queue {
-            self.shared.metrics.queued(queue);
+            self.shared.metrics.queued(nanoseconds(queue));
         }
         if let Some(log) = self.shared.log.as_ref().filter(|_| !is_probe) {
             log.append(labels, duration, queue, peer, trace);

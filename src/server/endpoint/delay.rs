@@ -102,7 +102,7 @@ impl Distribution {
 }
 
 /// Returns whole nanoseconds. More than 584 years count as that.
-fn nanoseconds(duration: Duration) -> u64 {
+pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

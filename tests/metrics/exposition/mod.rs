@@ -155,7 +155,7 @@ fn the_official_parsers_read_the_observations() {
         let metrics = Arc::new(Metrics::new(config(bounds.clone())));
         let observations = observations(&bounds);
         record(&metrics, &observations);
-        metrics.queued(Duration::from_millis(1500));
+        metrics.queued(1_500_000_000);
         metrics.connection_closed(CloseReason::Idle);
         metrics.connection_closed(CloseReason::Idle);
         let expositions: Vec<_> = CLASSIC.iter().map(|&format| (format, text(&metrics, format))).collect();
