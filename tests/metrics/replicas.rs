@@ -1,13 +1,14 @@
 //! Replicas add up: one Prometheus over three instances counts and estimates what their access logs have, even while
 //! one is killed.
 
+use httpserver::metrics::Bounds;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::{LABELS, assert_estimates, durations, samples};
+use crate::{LABELS, durations, samples};
 use support::access_log::Line;
 use support::client::Client;
 use support::manifest;
@@ -164,7 +165,7 @@ fn compare(when: &str, prometheus: &Prometheus, pods: &[Pod], at: f64) {
             "{when}, p{} in seconds: {estimate:.3} by PromQL, {truth:.3} in the logs",
             q * 100.0
         ));
-        assert_estimates(when, estimate, &recorded, q);
+        recorded.assert_estimate(when, estimate, q, Bounds::default().upper_ns());
     }
 }
 
