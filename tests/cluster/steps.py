@@ -366,6 +366,7 @@ class Steps:
         # 60 clients on 20 places with a mean delay of 1 s.
         if not 2.5 < alone.quantiles[0.5] < 3.5:
             raise Failure("p50 is not about 3 s")
+        documented(IN_FLIGHT_OF_PODS)
         wait_for("the autoscaler to know the requests in flight", 120, self._in_flight_is_known, every_s=1)
         self.cluster.kubectl(limits(10))
         began = time.monotonic()
@@ -386,7 +387,6 @@ class Steps:
         return json.dumps({"spec": {"minReplicas": 1, "maxReplicas": most, "behavior": behavior}})
 
     def _in_flight_is_known(self):
-        documented(IN_FLIGHT_OF_PODS)
         pods = f"/apis/custom.metrics.k8s.io/v1beta1/namespaces/{SERVER_NAMESPACE}/pods/*/http_requests_in_flight"
         try:
             return len(json.loads(self.cluster.kubectl(["get", "--raw", pods]))["items"]) == 1

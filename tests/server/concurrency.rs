@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 use support::access_log::{Durations, Line};
 use support::client::{Response, load};
 use support::server::Server;
-use support::wait_for;
 
 use crate::waiting_clients;
 
@@ -118,17 +117,12 @@ fn random_delays_keep_every_place_busy_and_requests_start_in_the_order_of_their_
 #[test]
 fn server_timing_the_log_and_the_histogram_split_a_duration_into_queue_and_delay() {
     let server = Server::start(&["--delay-min", "200ms", "--delay-max", "200ms", "--concurrency", "1"]);
-    let (mut first, mut second) = (server.connect(), server.connect());
-    first.request("GET", "/", &[]);
-    wait_for(
-        "the first request",
-        || server.metric("http_requests_in_flight"),
-        |count| *count == Some(2.0),
-    );
+    let mut second = server.connect();
+    let mut first = waiting_clients(&server, 1);
     let response = second.get("/");
     let [queue, delay] = server_timing(&response);
     assert!(queue > 0.0 && delay >= 200.0, "queue {queue} ms, delay {delay} ms");
-    first.receive().unwrap();
+    first[0].receive().unwrap();
     // Probes and refusals take no place.
     let bad = second.get("/?delay=never");
     assert_eq!(bad.status, 400);

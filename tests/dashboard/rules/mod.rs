@@ -27,6 +27,8 @@ const FILES: [&str; 2] = ["yaml/monitoring/rules.yaml", "yaml/monitoring/prometh
 /// Their twin, which reads native histograms.
 const NATIVE: &str = "yaml/monitoring/rules-native.yaml";
 
+const WITH_NATIVE: [&str; 3] = [FILES[0], FILES[1], NATIVE];
+
 /// Series of other programs in our job and namespace. The first is down, slow, fails half of its requests, and has no
 /// bucket at 2 s and many requests in flight: a rule that included it would fire. The second answers far more requests
 /// than ours, all of them fast: a rule that included it would stay silent.
@@ -274,7 +276,7 @@ fn each_alert_has_a_summary_a_description_and_a_link_to_its_section_of_the_runbo
         .collect();
     assert_eq!(sections, alerts(), "the runbook's sections differ from the alerts");
 
-    for file in [FILES[0], FILES[1], NATIVE] {
+    for file in WITH_NATIVE {
         let rules = read(file);
         let bodies: Vec<&str> = rules.split("- alert: ").skip(1).collect();
         assert_eq!(bodies.len(), alerts().len());
@@ -312,7 +314,7 @@ fn the_command_in_the_docs_changes_every_runbook_address_to_that_of_a_fork() {
         assert!(!changed.contains(env!("CARGO_PKG_REPOSITORY")), "{file}");
         assert!(changed.contains(fork), "{file}");
     }
-    for file in [FILES[0], FILES[1], NATIVE] {
+    for file in WITH_NATIVE {
         let changed = fs::read_to_string(copy.join(file)).unwrap();
         let addresses = runbooks(&changed);
         assert_eq!(addresses.len(), alerts().len());
