@@ -3,58 +3,54 @@
 //! A series is addressed by its index in the product of the three sets. Nothing that a client sends adds to them, so
 //! the number of series, the size of the exposition and the memory have limits that are known at compile time.
 
-/// The request's method: the label `method`.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Method {
-    /// `GET`
-    Get,
-    /// `HEAD`
-    Head,
-    /// Every other method.
-    Other,
+/// Defines a label: its values with their texts, in the order of the exposition.
+macro_rules! label {
+    ($(#[$doc:meta])* $label:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        pub enum $label {
+            $($(#[$value_doc])* $value,)*
+        }
+
+        impl $label {
+            /// All values, in the order of the exposition.
+            pub const ALL: [$label; [$($text),*].len()] = [$($label::$value),*];
+
+            /// Returns the label's value.
+            pub const fn as_str(self) -> &'static str {
+                [$($text),*][self as usize]
+            }
+        }
+    };
 }
 
-impl Method {
-    /// All values, in the order of the exposition.
-    pub const ALL: [Method; 3] = [Method::Get, Method::Head, Method::Other];
-
-    /// Returns the label's value.
-    pub const fn as_str(self) -> &'static str {
-        ["GET", "HEAD", "other"][self as usize]
+label! {
+    /// The request's method: the label `method`.
+    Method {
+        /// `GET`
+        Get = "GET",
+        /// `HEAD`
+        Head = "HEAD",
+        /// Every other method.
+        Other = "other",
     }
 }
 
-/// The route of the request: the label `path`. Never what the client sent.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Path {
-    /// `/`
-    Root,
-    /// `/healthz`
-    Healthz,
-    /// `/readyz`
-    Readyz,
-    /// `/metrics`
-    Metrics,
-    /// `/ui`
-    Ui,
-    /// Every path that is not a route.
-    Other,
-}
-
-impl Path {
-    /// All values, in the order of the exposition.
-    pub const ALL: [Path; 6] = [
-        Path::Root,
-        Path::Healthz,
-        Path::Readyz,
-        Path::Metrics,
-        Path::Ui,
-        Path::Other,
-    ];
-
-    /// Returns the label's value.
-    pub const fn as_str(self) -> &'static str {
-        ["/", "/healthz", "/readyz", "/metrics", "/ui", "other"][self as usize]
+label! {
+    /// The route of the request: the label `path`. Never what the client sent.
+    Path {
+        /// `/`
+        Root = "/",
+        /// `/healthz`
+        Healthz = "/healthz",
+        /// `/readyz`
+        Readyz = "/readyz",
+        /// `/metrics`
+        Metrics = "/metrics",
+        /// `/ui`
+        Ui = "/ui",
+        /// Every path that is not a route.
+        Other = "other",
     }
 }
 
@@ -175,48 +171,23 @@ impl Labels {
     }
 }
 
-/// Why the server closed a connection: the label `reason` of `httpserver_connections_closed_total`.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum CloseReason {
-    /// Nothing in flight and nothing sent for the idle timeout.
-    Idle,
-    /// No complete first request in time.
-    SlowHead,
-    /// A head that is too large.
-    OversizedHead,
-    /// Requests sent faster than they can be parsed.
-    Flood,
-    /// Idle while descriptors were short.
-    Descriptors,
-    /// Idle while threads were short.
-    Threads,
-    /// After the response to a request whose body was not read.
-    RefusedBody,
-}
-
-impl CloseReason {
-    /// All values, in the order of the exposition.
-    pub const ALL: [CloseReason; 7] = [
-        CloseReason::Idle,
-        CloseReason::SlowHead,
-        CloseReason::OversizedHead,
-        CloseReason::Flood,
-        CloseReason::Descriptors,
-        CloseReason::Threads,
-        CloseReason::RefusedBody,
-    ];
-
-    /// Returns the label's value.
-    pub const fn as_str(self) -> &'static str {
-        [
-            "idle",
-            "slow_head",
-            "oversized_head",
-            "flood",
-            "descriptors",
-            "threads",
-            "refused_body",
-        ][self as usize]
+label! {
+    /// Why the server closed a connection: the label `reason` of `httpserver_connections_closed_total`.
+    CloseReason {
+        /// Nothing in flight and nothing sent for the idle timeout.
+        Idle = "idle",
+        /// No complete first request in time.
+        SlowHead = "slow_head",
+        /// A head that is too large.
+        OversizedHead = "oversized_head",
+        /// Requests sent faster than they can be parsed.
+        Flood = "flood",
+        /// Idle while descriptors were short.
+        Descriptors = "descriptors",
+        /// Idle while threads were short.
+        Threads = "threads",
+        /// After the response to a request whose body was not read.
+        RefusedBody = "refused_body",
     }
 }
 

@@ -105,14 +105,8 @@ impl Endpoints {
         if !request.has_valid_host {
             return Response::reject(Status::BAD_REQUEST, "Host must be given once, and be valid\n");
         }
-        let path = match request.path {
-            "/" => Path::Root,
-            "/healthz" => Path::Healthz,
-            "/readyz" => Path::Readyz,
-            "/metrics" => Path::Metrics,
-            "/ui" => Path::Ui,
-            _ => Path::Other,
-        };
+        let route = Path::ALL.into_iter().find(|path| path.as_str() == request.path);
+        let path = route.unwrap_or(Path::Other);
         if request.is_options {
             return match path {
                 Path::Other if request.path != "*" => Response::not_found(),
