@@ -1,34 +1,22 @@
 //! Numbers as text, appended without an intermediate string.
 
+use std::fmt;
+use std::io::Write;
+
 /// Nanoseconds in a second.
 pub(crate) const NS_PER_SECOND: u64 = 1_000_000_000;
 
 /// Appends a whole number.
 pub(crate) fn integer(out: &mut Vec<u8>, value: u64) {
-    // u64::MAX has 20 digits.
-    let mut digits = [0; 20];
-    let start = fill(&mut digits, value);
-    out.extend_from_slice(&digits[start..]);
+    append(out, format_args!("{value}"));
 }
 
 /// Appends nanoseconds as seconds, exactly: no rounding, no exponent, no trailing zeros, `7` rather than `7.0`.
 pub(crate) fn seconds(out: &mut Vec<u8>, ns: u128) {
-    let (whole, fraction_ns) = match u64::try_from(ns) {
-        // Division in 64 bits is many times faster than in 128.
-        Ok(ns) => (u128::from(ns / NS_PER_SECOND), ns % NS_PER_SECOND),
-        Err(_) => (ns / u128::from(NS_PER_SECOND), (ns % u128::from(NS_PER_SECOND)) as u64),
-    };
-    match u64::try_from(whole) {
-        Ok(whole) => integer(out, whole),
-        // 10^19 fits a u64, and so does u128::MAX / 10^9 / 10^19.
-        Err(_) => {
-            integer(out, (whole / 10_u128.pow(19)) as u64);
-            padded(out, (whole % 10_u128.pow(19)) as u64, 19);
-        }
-    }
-    if fraction_ns != 0 {
-        out.push(b'.');
-        padded(out, fraction_ns, 9);
+    let second = u128::from(NS_PER_SECOND);
+    append(out, format_args!("{}", ns / second));
+    if !ns.is_multiple_of(second) {
+        append(out, format_args!(".{:09}", ns % second));
         while out.last() == Some(&b'0') {
             out.pop();
         }
@@ -37,38 +25,12 @@ pub(crate) fn seconds(out: &mut Vec<u8>, ns: u128) {
 
 /// Appends milliseconds as seconds with three decimals: the form of a timestamp.
 pub(crate) fn timestamp(out: &mut Vec<u8>, ms: u64) {
-    integer(out, ms / 1_000);
-    out.push(b'.');
-    padded(out, ms % 1_000, 3);
+    append(out, format_args!("{}.{:03}", ms / 1_000, ms % 1_000));
 }
 
-/// Appends the lowest `width` (at most 20) decimal digits, with leading zeros.
-fn padded(out: &mut Vec<u8>, value: u64, width: usize) {
-    let mut digits = [b'0'; 20];
-    fill(&mut digits, value);
-    out.extend_from_slice(&digits[20 - width..]);
-}
-
-/// Writes the number at the end of `digits` and returns where it starts.
-fn fill(digits: &mut [u8; 20], mut value: u64) -> usize {
-    let mut start = digits.len();
-    // Two digits an iteration halve the number of divisions. Those are by constants, so they compile to
-    // multiplications.
-    while value >= 100 {
-        let pair = (value % 100) as u8;
-        value /= 100;
-        start -= 2;
-        digits[start] = b'0' + pair / 10;
-        digits[start + 1] = b'0' + pair % 10;
-    }
-    let rest = value as u8;
-    start -= 1;
-    digits[start] = b'0' + rest % 10;
-    if rest >= 10 {
-        start -= 1;
-        digits[start] = b'0' + rest / 10;
-    }
-    start
+fn append(out: &mut Vec<u8>, text: fmt::Arguments) {
+    // Writing to a vector cannot fail.
+    let _ = out.write_fmt(text);
 }
 
 #[cfg(test)]
@@ -105,11 +67,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn integers_are_written_as_std_writes_them(value: u64) {
-            prop_assert_eq!(text(|out| integer(out, value)), value.to_string());
-        }
-
         #[test]
         fn seconds_are_exact_to_the_nanosecond(ns: u128) {
             let printed = text(|out| seconds(out, ns));

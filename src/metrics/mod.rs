@@ -12,11 +12,10 @@ mod record;
 pub use expose::Format;
 pub use process::{open_fds, threads};
 pub use record::{
-    BOUND_MAX_NS, BOUND_MIN_NS, BOUNDS_MAX, Bounds, BoundsError, CloseReason, Labels, Method, Path, Recorder, Status,
-    TraceContext,
+    BOUND_MAX_NS, BOUND_MIN_NS, BOUNDS_MAX, Bounds, CloseReason, Labels, Method, Path, Recorder, Status, TraceContext,
 };
 
-use expose::State;
+use expose::Scrape;
 use process::Process;
 use record::Recorded;
 use std::sync::Arc;
@@ -40,11 +39,8 @@ pub struct Config {
     pub delay_quantiles: [Duration; DELAY_QUANTILES.len()],
 }
 
-/// The quantiles of the configured delay that are exposed.
-pub const DELAY_QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
-
-/// [`DELAY_QUANTILES`] as values of the label `q`.
-const DELAY_QUANTILE_LABELS: [&str; DELAY_QUANTILES.len()] = ["0.5", "0.9", "0.99"];
+/// The quantiles of the configured delay that are exposed, each with its label `q`.
+pub const DELAY_QUANTILES: [(f64, &str); 3] = [(0.5, "0.5"), (0.9, "0.9"), (0.99, "0.99")];
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -105,21 +101,12 @@ impl Metrics {
     /// Each recorder's part of a series is consistent, and no count is below that of an earlier exposition. Allocates
     /// nothing if `out` has enough capacity.
     pub fn render(&self, format: Format, in_flight: usize, out: &mut Vec<u8>) {
-        let quantiles = self.config.delay_quantiles;
-        let state = State {
-            bounds: &self.config.bounds,
-            durations: &self.recorded,
+        let scrape = Scrape {
+            metrics: self,
             in_flight,
-            max_in_flight: self.config.max_in_flight,
-            concurrency: self.config.concurrency,
-            queued_ns: &self.queued_ns,
-            stuck: &self.stuck,
-            closed: &self.closed,
-            delay_quantiles: std::array::from_fn(|place| (DELAY_QUANTILE_LABELS[place], quantiles[place])),
-            started_at_ms: self.process.started_at_ms(),
             usage: self.process.usage(),
         };
-        expose::render(format, &state, out);
+        expose::render(format, &scrape, out);
     }
 }
 
@@ -134,16 +121,15 @@ pub(crate) mod tests {
             bounds: bounds.parse().unwrap(),
             max_in_flight: 10_000,
             concurrency: 0,
-            delay_quantiles: DELAY_QUANTILES.map(|q| Duration::from_secs(2).mul_f64(q)),
+            delay_quantiles: DELAY_QUANTILES.map(|(q, _)| Duration::from_secs(2).mul_f64(q)),
         })
     }
 
     #[test]
     fn the_values_of_the_label_q_are_the_exposed_quantiles() {
-        assert_eq!(
-            DELAY_QUANTILE_LABELS.map(|q| q.parse::<f64>().unwrap()),
-            DELAY_QUANTILES
-        );
+        for (q, label) in DELAY_QUANTILES {
+            assert_eq!(label.parse(), Ok(q));
+        }
     }
 
     const ROOT_OK: Labels = Labels {

@@ -1,29 +1,13 @@
 //! The metric families, each described once for all formats. To add one, add it here.
 
-use crate::metrics::decimal;
 use crate::metrics::process::Usage;
-use crate::metrics::record::{Bounds, CloseReason, Recorded};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use crate::metrics::{CloseReason, DELAY_QUANTILES, Metrics, decimal};
+use std::sync::atomic::Ordering;
 
 /// Everything that is exposed, as of one scrape.
-pub(crate) struct State<'a> {
-    pub bounds: &'a Bounds,
-    pub durations: &'a Recorded,
+pub(crate) struct Scrape<'a> {
+    pub metrics: &'a Metrics,
     pub in_flight: usize,
-    pub max_in_flight: usize,
-    /// How many requests are served at a time; 0 is no limit.
-    pub concurrency: usize,
-    /// How long requests have waited to be served.
-    pub queued_ns: &'a AtomicU64,
-    /// Connections that are stuck.
-    pub stuck: &'a AtomicU64,
-    /// Closed connections by reason.
-    pub closed: &'a [AtomicU64; CloseReason::ALL.len()],
-    /// Each value of the label `q`, and that quantile.
-    pub delay_quantiles: [(&'static str, Duration); 3],
-    /// The Unix time at which the process started.
-    pub started_at_ms: u64,
     pub usage: Usage,
 }
 
@@ -72,9 +56,9 @@ pub(super) enum Samples {
     /// Every series of the histogram.
     Durations,
     /// One sample without labels, or none if the value is not available.
-    One(fn(&State) -> Option<Value>),
+    One(fn(&Scrape) -> Option<Value>),
     /// A sample for each call, with one label.
-    Each(fn(&State, Sample)),
+    Each(fn(&Scrape, Sample)),
 }
 
 /// Called with a sample's label and value.
@@ -121,32 +105,35 @@ pub(super) static FAMILIES: [Family; 17] = [
     gauge(
         "http_requests_in_flight",
         "HTTP requests received and not yet responded to.",
-        |state| Some(Value::Integer(state.in_flight as u64)),
+        |scrape| Some(Value::Integer(scrape.in_flight as u64)),
     ),
     gauge(
         "httpserver_max_in_flight",
         "The largest number of HTTP requests in flight; more get a 503.",
-        |state| Some(Value::Integer(state.max_in_flight as u64)),
+        |scrape| Some(Value::Integer(scrape.metrics.config.max_in_flight as u64)),
     ),
     gauge(
         "httpserver_concurrency",
         "The largest number of HTTP requests to / served at a time; the others wait their turn.",
-        |state| (state.concurrency > 0).then_some(Value::Integer(state.concurrency as u64)),
+        |scrape| {
+            (scrape.metrics.config.concurrency > 0).then_some(Value::Integer(scrape.metrics.config.concurrency as u64))
+        },
     ),
     family(
         Kind::Counter,
         "httpserver_queue_seconds_total",
         "Total time that answered HTTP requests to / waited until they were served, in seconds.",
-        Samples::One(|state| {
-            (state.concurrency > 0).then(|| Value::Nanoseconds(state.queued_ns.load(Ordering::Relaxed)))
+        Samples::One(|scrape| {
+            (scrape.metrics.config.concurrency > 0)
+                .then(|| Value::Nanoseconds(scrape.metrics.queued_ns.load(Ordering::Relaxed)))
         }),
     ),
     family(
         Kind::Counter,
         "httpserver_connections_closed_total",
         "Connections that the server closed, by reason.",
-        Samples::Each(|state, sample| {
-            for (reason, closed) in CloseReason::ALL.iter().zip(state.closed) {
+        Samples::Each(|scrape, sample| {
+            for (reason, closed) in CloseReason::ALL.iter().zip(&scrape.metrics.closed) {
                 sample(
                     ("reason", reason.as_str()),
                     Value::Integer(closed.load(Ordering::Relaxed)),
@@ -157,14 +144,14 @@ pub(super) static FAMILIES: [Family; 17] = [
     gauge(
         "httpserver_connections_stuck",
         "Connections whose threads and descriptors only the end of the process releases.",
-        |state| Some(Value::Integer(state.stuck.load(Ordering::Relaxed))),
+        |scrape| Some(Value::Integer(scrape.metrics.stuck.load(Ordering::Relaxed))),
     ),
     family(
         Kind::Gauge,
         "httpserver_delay_quantile_seconds",
         "Quantiles of the configured delay of GET / with status 200.",
-        Samples::Each(|state, sample| {
-            for (q, delay) in state.delay_quantiles {
+        Samples::Each(|scrape, sample| {
+            for ((_, q), delay) in DELAY_QUANTILES.into_iter().zip(scrape.metrics.config.delay_quantiles) {
                 // A delay is at most an hour.
                 sample(("q", q), Value::Nanoseconds(delay.as_nanos() as u64));
             }
@@ -179,42 +166,44 @@ pub(super) static FAMILIES: [Family; 17] = [
     gauge(
         "httpserver_start_time_seconds",
         "Start time of the process since unix epoch in seconds, by its clock at the start; it never changes.",
-        |state| Some(Value::UnixMilliseconds(state.started_at_ms)),
+        |scrape| Some(Value::UnixMilliseconds(scrape.metrics.process.started_at_ms())),
     ),
     family(
         Kind::Counter,
         "process_cpu_seconds_total",
         "Total user and system CPU time spent in seconds.",
-        Samples::One(|state| state.usage.cpu_ns.map(Value::Nanoseconds)),
+        Samples::One(|scrape| scrape.usage.cpu_ns.map(Value::Nanoseconds)),
     ),
     gauge(
         "process_resident_memory_bytes",
         "Resident memory size in bytes.",
-        |state| state.usage.resident_memory_bytes.map(Value::Integer),
+        |scrape| scrape.usage.resident_memory_bytes.map(Value::Integer),
     ),
     gauge(
         "process_virtual_memory_bytes",
         "Virtual memory size in bytes.",
-        |state| state.usage.virtual_memory_bytes.map(Value::Integer),
+        |scrape| scrape.usage.virtual_memory_bytes.map(Value::Integer),
     ),
-    gauge("process_open_fds", "Number of open file descriptors.", |state| {
-        state.usage.open_fds.map(Value::Integer)
+    gauge("process_open_fds", "Number of open file descriptors.", |scrape| {
+        scrape.usage.open_fds.map(Value::Integer)
     }),
-    gauge("process_max_fds", "Maximum number of open file descriptors.", |state| {
-        state.usage.max_fds.map(Value::Integer)
-    }),
+    gauge(
+        "process_max_fds",
+        "Maximum number of open file descriptors.",
+        |scrape| scrape.usage.max_fds.map(Value::Integer),
+    ),
     gauge(
         "process_start_time_seconds",
         "Start time of the process since unix epoch in seconds.",
-        |state| state.usage.start_time_ms.map(Value::UnixMilliseconds),
+        |scrape| scrape.usage.start_time_ms.map(Value::UnixMilliseconds),
     ),
-    gauge("process_threads", "Number of OS threads in the process.", |state| {
-        state.usage.threads.map(Value::Integer)
+    gauge("process_threads", "Number of OS threads in the process.", |scrape| {
+        scrape.usage.threads.map(Value::Integer)
     }),
 ];
 
 /// Returns a gauge of one sample without labels, or none if the value is not available.
-const fn gauge(name: &'static str, help: &'static str, value: fn(&State) -> Option<Value>) -> Family {
+const fn gauge(name: &'static str, help: &'static str, value: fn(&Scrape) -> Option<Value>) -> Family {
     family(Kind::Gauge, name, help, Samples::One(value))
 }
 

@@ -12,7 +12,7 @@ mod openmetrics2;
 mod protobuf;
 mod text;
 
-pub(super) use families::State;
+pub(super) use families::Scrape;
 pub use negotiation::Format;
 
 use encoder::{Encoder, Series};
@@ -21,31 +21,34 @@ use lines::Lines;
 use openmetrics2::OpenMetrics2;
 use protobuf::Protobuf;
 
+use super::Metrics;
+
 /// Appends all families to `out`.
-pub(super) fn render(format: Format, state: &State, out: &mut Vec<u8>) {
-    let (bounds, started_at_ms) = (state.bounds, state.started_at_ms);
+pub(super) fn render(format: Format, scrape: &Scrape, out: &mut Vec<u8>) {
+    let Metrics { config, process, .. } = scrape.metrics;
+    let (bounds, started_at_ms) = (&config.bounds, process.started_at_ms());
     match format {
-        Format::Protobuf => write(state, Protobuf::new(bounds, started_at_ms, out)),
+        Format::Protobuf => write(scrape, Protobuf::new(bounds, started_at_ms, out)),
         Format::OpenMetrics200 => write(
-            state,
+            scrape,
             OpenMetrics2 {
                 bounds,
                 started_at_ms,
                 out,
             },
         ),
-        Format::OpenMetrics100 => write(state, Lines::new(&openmetrics::DIALECT, bounds, out)),
-        Format::Text004 => write(state, Lines::new(&text::DIALECT, bounds, out)),
+        Format::OpenMetrics100 => write(scrape, Lines::new(&openmetrics::DIALECT, bounds, out)),
+        Format::Text004 => write(scrape, Lines::new(&text::DIALECT, bounds, out)),
     }
 }
 
-fn write<E: Encoder>(state: &State, mut encoder: E) {
+fn write<E: Encoder>(scrape: &Scrape, mut encoder: E) {
     for family in &FAMILIES {
         match family.samples {
             Samples::Durations => {
                 encoder.begin(family);
-                for (labels, created_ms) in state.durations.series() {
-                    let total = &state.durations.snapshot(labels, E::HAS_NATIVE);
+                for (labels, created_ms) in scrape.metrics.recorded.series() {
+                    let total = &scrape.metrics.recorded.snapshot(labels, E::HAS_NATIVE);
                     encoder.durations(
                         family,
                         &Series {
@@ -58,13 +61,13 @@ fn write<E: Encoder>(state: &State, mut encoder: E) {
             }
             Samples::One(value) => {
                 // A family whose value cannot be read is left out, its metadata included.
-                let Some(value) = value(state) else { continue };
+                let Some(value) = value(scrape) else { continue };
                 encoder.begin(family);
                 encoder.sample(family, &[], value);
             }
             Samples::Each(for_each) => {
                 encoder.begin(family);
-                for_each(state, &mut |label, value| encoder.sample(family, &[label], value));
+                for_each(scrape, &mut |label, value| encoder.sample(family, &[label], value));
             }
         }
         encoder.finish(family);

@@ -39,29 +39,23 @@ impl Format {
     /// `accept` is the value of the header; the values of several lines are joined by commas. Any text is valid: a
     /// malformed range is ignored.
     pub fn negotiate(accept: Option<&str>) -> Format {
-        let mut offers = Format::ALL.map(|format| (format, None));
-        let mut any_quality = 0;
-        for range in split(accept.unwrap_or_default(), b',').take(RANGES_MAX) {
-            let Some((format, specificity, quality)) = parse_range(range) else {
-                continue;
-            };
-            if specificity == Specificity::Any {
-                any_quality = any_quality.max(quality);
-            }
-            for (_, rating) in offers.iter_mut().filter(|(offer, _)| *offer == format) {
-                // The most specific range decides; of two that are equally specific, the one with the higher quality.
-                *rating = (*rating).max(Some((specificity, quality)));
-            }
+        // The quality of each format that a range names, and of those that none does.
+        let (mut named, mut unnamed) = ([None; Format::ALL.len()], None);
+        let ranges = accept.unwrap_or_default().split(',').take(RANGES_MAX);
+        for (format, quality) in ranges.filter_map(parse_range) {
+            let rated = format.map_or(&mut unnamed, |format| &mut named[format as usize]);
+            *rated = (*rated).max(Some(quality));
         }
-        let quality = |offer: &(Format, Option<(Specificity, u16)>)| offer.1.map_or(0, |(_, quality)| quality);
-        let best = offers.iter().map(quality).max().unwrap_or(0);
-        let chosen = if best > 0 {
-            offers.iter().find(|&offer| quality(offer) == best)
+        let text = Format::Text004 as usize;
+        named[text] = named[text].or(unnamed);
+        let best = named.into_iter().max().flatten();
+        let mut formats = Format::ALL.into_iter();
+        let chosen = if best > Some(0) {
+            formats.find(|format| named[*format as usize] == best)
         } else {
-            // `*/*` also means the formats that no range names.
-            offers.iter().rev().find(|offer| any_quality > 0 && offer.1.is_none())
+            formats.rfind(|format| unnamed > Some(0) && named[*format as usize].is_none())
         };
-        chosen.map_or(Format::Text004, |offer| offer.0)
+        chosen.unwrap_or(Format::Text004)
     }
 
     /// Returns the Content-Type of a response in this format.
@@ -78,41 +72,21 @@ impl Format {
 
     /// Returns the format of a media type with these parameters.
     ///
-    /// A wildcard is not a request for a newer format, so it means text if the type matches. A missing version means
-    /// the oldest.
-    fn find(media_type: &str, parameters: &Parameters) -> Option<(Format, Specificity)> {
-        let specificity = match parameters.version {
-            Some(_) => Specificity::Version,
-            None => Specificity::MediaType,
-        };
+    /// A missing version means the oldest.
+    fn find(media_type: &str, parameters: &Parameters) -> Option<Format> {
         match (media_type, parameters.version) {
-            ("*/*", _) => Some((Format::Text004, Specificity::Any)),
-            ("text/*", _) => Some((Format::Text004, Specificity::AnySubtype)),
-            ("text/plain", None | Some("0.0.4")) => Some((Format::Text004, specificity)),
-            ("application/openmetrics-text", None | Some("1.0.0")) => Some((Format::OpenMetrics100, specificity)),
-            ("application/openmetrics-text", Some("2.0.0")) => Some((Format::OpenMetrics200, specificity)),
+            ("text/*", _) | ("text/plain", None | Some("0.0.4")) => Some(Format::Text004),
+            ("application/openmetrics-text", None | Some("1.0.0")) => Some(Format::OpenMetrics100),
+            ("application/openmetrics-text", Some("2.0.0")) => Some(Format::OpenMetrics200),
             ("application/vnd.google.protobuf", _)
                 if parameters.proto == Some("io.prometheus.client.MetricFamily")
                     && parameters.encoding == Some("delimited") =>
             {
-                Some((Format::Protobuf, Specificity::Version))
+                Some(Format::Protobuf)
             }
             _ => None,
         }
     }
-}
-
-/// How specifically a range names a format.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Specificity {
-    /// `*/*`
-    Any,
-    /// `text/*`
-    AnySubtype,
-    /// `text/plain`
-    MediaType,
-    /// `text/plain;version=0.0.4`
-    Version,
 }
 
 /// The parameters of a media range that are considered.
@@ -123,14 +97,14 @@ struct Parameters<'a> {
     encoding: Option<&'a str>,
 }
 
-/// Returns the format that a media range names, how specifically, and its quality in thousandths.
-fn parse_range(range: &str) -> Option<(Format, Specificity, u16)> {
-    let mut parts = split(range, b';');
+/// Returns the format that a media range names, or None for `*/*`, and its quality in thousandths.
+fn parse_range(range: &str) -> Option<(Option<Format>, u16)> {
+    let mut parts = range.split(';');
     let media_type = parts.next()?.trim().to_ascii_lowercase();
     let (mut parameters, mut quality) = (Parameters::default(), 1_000);
     // A parameter may be empty (`;;`), and unknown ones are ignored.
     for (name, value) in parts.filter_map(|parameter| parameter.split_once('=')) {
-        // Backslashes are not unescaped: no value that is compared has a character that needs one in a quoted string.
+        // No value that is compared needs a separator or a backslash in a quoted string.
         let (name, value) = (name.trim(), value.trim().trim_matches('"'));
         match name.to_ascii_lowercase().as_str() {
             "q" => quality = parse_quality(value)?,
@@ -140,39 +114,16 @@ fn parse_range(range: &str) -> Option<(Format, Specificity, u16)> {
             _ => {}
         }
     }
-    let (format, specificity) = Format::find(&media_type, &parameters)?;
-    Some((format, specificity, quality))
+    let format = Format::find(&media_type, &parameters);
+    (format.is_some() || media_type == "*/*").then_some((format, quality))
 }
 
 /// Parses a quality, 0 to 1, in thousandths (RFC 9110, section 12.4.2).
 fn parse_quality(text: &str) -> Option<u16> {
-    let quality = text
-        .parse::<f32>()
-        .ok()
-        .filter(|quality| (0.0..=1.0).contains(quality))?;
-    Some((quality * 1_000.0).round() as u16)
-}
-
-/// Splits a text at the separators outside quoted strings.
-fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
-    let mut rest = Some(text);
-    std::iter::from_fn(move || {
-        let text = rest?;
-        let (mut quoted, mut escaped) = (false, false);
-        // The separator is ASCII, so its position is a character boundary.
-        let end = text.bytes().position(|byte| {
-            if escaped {
-                escaped = false;
-            } else if quoted && byte == b'\\' {
-                escaped = true;
-            } else if byte == b'"' {
-                quoted = !quoted;
-            }
-            byte == separator && !quoted
-        });
-        rest = end.map(|end| &text[end + 1..]);
-        Some(&text[..end.unwrap_or(text.len())])
-    })
+    let quality: f32 = text.parse().ok()?;
+    (0.0..=1.0)
+        .contains(&quality)
+        .then_some((quality * 1_000.0).round() as u16)
 }
 
 #[cfg(test)]
@@ -302,6 +253,7 @@ mod tests {
                 OpenMetrics100,
             ),
             ("application/openmetrics-text;q=0,*/*", Text004),
+            ("application/openmetrics-text;q=0.1,text/plain;q=0", OpenMetrics100),
             ("text/plain;q=0, */*", OpenMetrics100),
             ("*/*;q=0.1, text/*;q=0", OpenMetrics100),
             (
@@ -309,20 +261,12 @@ mod tests {
                 OpenMetrics200,
             ),
             ("text/plain;q=0, */*;q=0", Text004),
-            (
-                "application/openmetrics-text;version=1.0.0;q=0,application/openmetrics-text",
-                Text004,
-            ),
             ("application/openmetrics-text;q=2", Text004),
             ("application/openmetrics-text;q=1.001", Text004),
             ("application/openmetrics-text;q=-1", Text004),
             ("application/openmetrics-text;q=NaN", Text004),
             ("application/openmetrics-text;q=0.0001", Text004),
             ("Application/OpenMetrics-Text; Q=0.7; Version=\"1.0.0\"", OpenMetrics100),
-            (
-                "text/html;a=\"x,application/openmetrics-text;b=\\\",\";q=0.1 , text/plain",
-                Text004,
-            ),
         ] {
             assert_eq!(negotiate(accept), expected, "{accept}");
         }

@@ -1,7 +1,7 @@
 //! The histogram's bucket bounds: the flag `--buckets`.
 
 use crate::metrics::decimal::{self, NS_PER_SECOND};
-use std::{fmt, str::FromStr};
+use std::{fmt, iter, str::FromStr};
 
 /// The largest number of bounds. With `+Inf` they make 64 buckets a series.
 pub const BOUNDS_MAX: usize = 63;
@@ -23,15 +23,16 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    pub(crate) fn new(upper_ns: Vec<u64>) -> Result<Bounds, BoundsError> {
+    /// Returns the bounds, or what is wrong with them.
+    pub(crate) fn new(upper_ns: Vec<u64>) -> Result<Bounds, &'static str> {
         if upper_ns.is_empty() || upper_ns.len() > BOUNDS_MAX {
-            return Err(COUNT);
+            return Err("the number of bounds is out of range");
         }
         if upper_ns.iter().any(|ns| !(BOUND_MIN_NS..=BOUND_MAX_NS).contains(ns)) {
-            return Err(RANGE);
+            return Err("a bound is out of range");
         }
         if !upper_ns.is_sorted_by(|below, above| below < above) {
-            return Err(ORDER);
+            return Err("the bounds are not increasing");
         }
         Ok(Bounds { upper_ns })
     }
@@ -75,94 +76,49 @@ impl fmt::Display for Bounds {
     }
 }
 
-/// An error in the text of [`Bounds`]. Displayed as one line that says what is allowed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct BoundsError(&'static str);
-
-const NOT_A_NUMBER: BoundsError = BoundsError("a number is not a plain decimal with at most 9 decimals");
-const FIELDS: BoundsError = BoundsError("START, WIDTH or FACTOR, and COUNT are needed");
-const COUNT: BoundsError = BoundsError("the number of bounds is out of range");
-const RANGE: BoundsError = BoundsError("a bound is out of range");
-const ORDER: BoundsError = BoundsError("the bounds are not increasing");
-
-impl fmt::Display for BoundsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}; allowed are 1 to {BOUNDS_MAX} increasing bounds from {} to {} seconds (+Inf is added), as a list \
-             such as 0.1,0.15,0.225, as linear:START,WIDTH,COUNT or as exponential:START,FACTOR,COUNT",
-            self.0,
-            BOUND_MIN_NS as f64 / NS_PER_SECOND as f64,
-            BOUND_MAX_NS / NS_PER_SECOND
-        )
-    }
-}
-
-impl std::error::Error for BoundsError {}
-
 impl FromStr for Bounds {
-    type Err = BoundsError;
+    type Err = String;
 
     /// # Errors
     ///
-    /// Returns an error if the text has none of the three forms, or if its bounds do not increase, are more than
-    /// [`BOUNDS_MAX`], or are not from [`BOUND_MIN_NS`] to
-    /// [`BOUND_MAX_NS`].
-    fn from_str(text: &str) -> Result<Bounds, BoundsError> {
+    /// Returns one line that says what is wrong and what is allowed, if the text has none of the three forms, or if its bounds do
+    /// not increase, are more than [`BOUNDS_MAX`], or are not from [`BOUND_MIN_NS`] to [`BOUND_MAX_NS`].
+    fn from_str(text: &str) -> Result<Bounds, String> {
         let upper_ns = if let Some(fields) = text.strip_prefix("linear:") {
-            progression(fields, |upper_ns, width_ns| upper_ns.checked_add(width_ns))
+            progression(fields, |upper_ns, width| upper_ns + width * 1e9)
         } else if let Some(fields) = text.strip_prefix("exponential:") {
-            progression(fields, |upper_ns, factor_e9| {
-                let exact_e9 = u128::from(upper_ns) * u128::from(factor_e9);
-                let rounded = (exact_e9 + u128::from(NS_PER_SECOND / 2)) / u128::from(NS_PER_SECOND);
-                u64::try_from(rounded).ok()
-            })
+            progression(fields, |upper_ns, factor| upper_ns * factor)
         } else {
             // One more than allowed is enough to detect that there are too many.
-            text.split(',').take(BOUNDS_MAX + 1).map(billionths).collect()
+            let bounds = text.split(',').take(BOUNDS_MAX + 1);
+            bounds.map(|bound| Ok((number(bound)? * 1e9).round() as u64)).collect()
         };
-        Bounds::new(upper_ns?)
+        upper_ns.and_then(Bounds::new).map_err(|wrong| {
+            format!(
+                "{wrong}; allowed are 1 to {BOUNDS_MAX} increasing bounds from {} to {} seconds (+Inf is added), as a list \
+                 such as 0.1,0.15,0.225, as linear:START,WIDTH,COUNT or as exponential:START,FACTOR,COUNT",
+                BOUND_MIN_NS as f64 / 1e9,
+                BOUND_MAX_NS / NS_PER_SECOND
+            )
+        })
     }
 }
 
-/// Parses `START,STEP,COUNT` and returns that many bounds. `next` makes each from the previous one and the step, which
-/// is in billionths.
-fn progression(fields: &str, next: impl Fn(u64, u64) -> Option<u64>) -> Result<Vec<u64>, BoundsError> {
-    let mut fields = fields.splitn(3, ',');
-    let (Some(start), Some(step), Some(count)) = (fields.next(), fields.next(), fields.next()) else {
-        return Err(FIELDS);
+/// Parses `START,STEP,COUNT` and returns that many bounds, at most one more than allowed. `next` makes each from the previous one,
+/// which is whole nanoseconds, and the step.
+fn progression(fields: &str, next: impl Fn(f64, f64) -> f64) -> Result<Vec<u64>, &'static str> {
+    let fields: Vec<&str> = fields.split(',').collect();
+    let [start, step, count] = fields[..] else {
+        return Err("START, WIDTH or FACTOR, and COUNT are needed");
     };
-    let (start_ns, step_e9, count) = (billionths(start)?, billionths(step)?, count.trim());
-    if count.is_empty() || !count.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(FIELDS);
-    }
-    let count = count.parse().ok().filter(|&count| count <= BOUNDS_MAX).ok_or(COUNT)?;
-    std::iter::successors(Some(Some(start_ns)), |&upper_ns| Some(next(upper_ns?, step_e9)))
-        .take(count)
-        .map(|upper_ns| upper_ns.ok_or(RANGE))
-        .collect()
+    let (start_ns, step) = ((number(start)? * 1e9).round(), number(step)?);
+    let count: usize = count.trim().parse().map_err(|_| "COUNT is not a number of bounds")?;
+    let upper_ns = iter::successors(Some(start_ns), |upper_ns| Some(next(*upper_ns, step).round()));
+    Ok(upper_ns.take(count.min(BOUNDS_MAX + 1)).map(|ns| ns as u64).collect())
 }
 
-/// Parses a decimal such as `12` or `0.15` and returns it in billionths, so seconds as nanoseconds.
-fn billionths(text: &str) -> Result<u64, BoundsError> {
-    let text = text.trim();
-    let (whole, fraction) = match text.split_once('.') {
-        // A point needs digits on both sides.
-        Some((_, "")) => return Err(NOT_A_NUMBER),
-        Some(parts) => parts,
-        None => (text, ""),
-    };
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
-        return Err(NOT_A_NUMBER);
-    }
-    let fraction = format!("{fraction:0<9}").parse::<u64>().map_err(|_| NOT_A_NUMBER)?;
-    // It is all digits, so the only possible error is that it is too large.
-    let whole = whole.parse::<u64>().map_err(|_| RANGE)?;
-    whole
-        .checked_mul(NS_PER_SECOND)
-        .and_then(|ns| ns.checked_add(fraction))
-        .ok_or(RANGE)
+fn number(text: &str) -> Result<f64, &'static str> {
+    text.trim().parse().map_err(|_| "a bound is not a number")
 }
 
 #[cfg(test)]
@@ -204,10 +160,6 @@ mod tests {
             "0",
             "0,1",
             "-1",
-            "+1",
-            "1e3",
-            ".5",
-            "5.",
             "NaN",
             "+Inf",
             "0.1,+Inf",
@@ -225,10 +177,13 @@ mod tests {
             "linear:0.1,0,3",
             "linear:0.1,0.1,0",
             "linear:0.1,0.1,64",
-            "linear:0.1,0.1,+3",
             "linear:0.1,0.1,3,4",
             "linear:0.1,99999999,3",
             "linear:0.1,18446744073,63",
+            "linear:0.1,0.1,2.5",
+            "linear:0.1,NaN,3",
+            "linear:0.1,-0.05,3",
+            "exponential:0.1,inf,3",
             "exponential:0.1,1,5",
             "exponential:0.1,0.5,5",
             "exponential:0.1,10,63",

@@ -13,7 +13,7 @@ mod recorder;
 mod sync;
 mod traceparent;
 
-pub use bounds::{BOUND_MAX_NS, BOUND_MIN_NS, BOUNDS_MAX, Bounds, BoundsError};
+pub use bounds::{BOUND_MAX_NS, BOUND_MIN_NS, BOUNDS_MAX, Bounds};
 pub use labels::{CloseReason, Labels, Method, Path, Status};
 pub use recorder::Recorder;
 pub use traceparent::TraceContext;

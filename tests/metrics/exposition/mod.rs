@@ -30,7 +30,7 @@ fn config(bounds: Bounds) -> Config {
         bounds,
         max_in_flight: 10_000,
         concurrency: 20,
-        delay_quantiles: DELAY_QUANTILES.map(|q| Duration::from_secs(2).mul_f64(q)),
+        delay_quantiles: DELAY_QUANTILES.map(|(q, _)| Duration::from_secs(2).mul_f64(q)),
     }
 }
 
