@@ -12,8 +12,8 @@ use super::endpoint::{Body, Endpoints};
 use super::framing::UnreadBody;
 use super::pending::{Channel, PendingRequest};
 use super::request::Request;
+use super::requests::Scheduled;
 use super::response::Persistence;
-use super::schedule::Scheduled;
 use super::{Close, Shared};
 
 /// How long a connection may stay open after its idle timeout, until the guard has closed it.

@@ -1,7 +1,7 @@
 //! The plain server: complete and correct for well-behaved clients.
 //!
 //! The files are in the order in which a request travels: `listener`, `acceptor`, `intake`, `request`, `framing`,
-//! `endpoint`, `schedule` with its `queue`, `connections`, `places` and `pool`, `worker`, `response`, `delivery`, `access_log`. `drain` ends the
+//! `endpoint`, `schedule` with its `pool`, `requests` with their `queue`, `connections` and `places`, `worker`, `response`, `delivery`, `access_log`. `drain` ends the
 //! server; `panics` handles what must not happen.
 //!
 //! tiny_http offers no way to close a connection. So the server sends those that should be closed down a channel: see [`Close`].
@@ -24,6 +24,7 @@ mod places;
 mod pool;
 mod queue;
 mod request;
+mod requests;
 mod response;
 pub mod schedule;
 mod worker;
@@ -44,6 +45,7 @@ pub use self::framing::UnreadBody;
 use self::health::Health;
 use self::intake::Intake;
 use self::pending::PendingRequest;
+use self::requests::Requests;
 use self::schedule::Schedule;
 use self::worker::{WORKERS_AT_START, Worker};
 use crate::diagnostics::report;
@@ -109,11 +111,11 @@ impl Server {
                 bounds: flags.buckets.clone(),
                 max_in_flight: flags.max_in_flight,
                 concurrency: flags.concurrency,
-                delay_quantiles: DELAY_QUANTILES.map(|q| delay.quantile(q)),
+                delay_quantiles: DELAY_QUANTILES.map(|(q, _)| delay.quantile(q)),
             })),
             delay,
             acceptor: Acceptor::open(listener).map_err(about("the acceptor"))?,
-            schedule: Schedule::new(flags.max_in_flight, flags.concurrency, WORKERS_AT_START),
+            schedule: Schedule::new(Requests::new(flags.max_in_flight, flags.concurrency), WORKERS_AT_START),
             closes,
             log: flags
                 .access_log

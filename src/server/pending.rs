@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::endpoint::{Body, Response};
 use super::framing::UnreadBody;
+use super::requests::Refusal;
 use super::response::Persistence;
-use super::schedule::Refusal;
 use crate::metrics::{Method, Status, TraceContext};
 
 /// A request that waits for its response.

@@ -1,7 +1,6 @@
 //! The schedule: requests wait here for their deadline, as entries of a queue, not as threads.
 //!
 //! Invariants:
-//! - At most one request of a connection is in the queue or with a worker (see [`super::connections`]).
 //! - At most one worker leads. Only the leader takes requests from tiny_http, so those of a connection arrive in their order. The
 //!   lock is free while it waits.
 //! - A worker that is awake takes one due request after the other, and another is woken only if it is needed (see
@@ -13,10 +12,8 @@ use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::connections::{Connections, Place};
-use super::places::Places;
 use super::pool::{Help, Leader, Pool};
-use super::queue::Queue;
+use super::requests::{Refusal, Requests, Scheduled, Ticket};
 
 /// The shortest wait of the leader. The requests that become due within it share a wake-up.
 const WAIT_MIN: Duration = Duration::from_millis(1);
@@ -26,52 +23,6 @@ const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// How long a worker is idle before it ends, if there are more than at the start.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-
-/// A request with the time of its response.
-#[derive(Debug)]
-pub struct Scheduled<T> {
-    /// The address of its client.
-    pub peer: SocketAddr,
-    /// When it is served: its arrival, or later if it is delayed and every place is taken.
-    pub start: Instant,
-    /// How long after that its response is due.
-    pub delay: Duration,
-    /// Whether it counts against the limit on delayed requests, and takes a place.
-    pub delayed: bool,
-    /// Whether its connection is closed after the response.
-    pub last: bool,
-    /// The request itself.
-    pub request: T,
-}
-
-impl<T> Scheduled<T> {
-    fn deadline(&self) -> Instant {
-        self.start + self.delay
-    }
-
-    /// Makes its response due now, without a place.
-    fn answer_at_once(&mut self, now: Instant) {
-        (self.start, self.delay, self.delayed) = (now, Duration::ZERO, false);
-    }
-}
-
-/// Identifies a request that a worker has taken.
-#[derive(Debug, Clone, Copy)]
-pub struct Ticket {
-    peer: SocketAddr,
-    /// The number of its connection: by the time the response is sent, another may have the same peer.
-    connection: u64,
-    delayed: bool,
-}
-
-/// Why a request is answered at once, with a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The maximum of delayed requests is in flight.
-    Overload,
-    /// Its connection has the maximum of requests in flight. It is closed after the refusal.
-    ConnectionFull,
-}
 
 /// What a worker does next.
 #[derive(Debug)]
@@ -89,16 +40,8 @@ pub enum Turn<T> {
 }
 
 struct State<T> {
-    queue: Queue<(Scheduled<T>, Ticket)>,
-    connections: Connections<Scheduled<T>>,
-    places: Places,
+    requests: Requests<T>,
     pool: Pool,
-    /// How many requests have arrived.
-    arrivals: u64,
-    /// How many requests are admitted and not answered.
-    in_flight: usize,
-    /// How many of them count against `delayed_max`.
-    delayed: usize,
     /// Whether a thread waits for `all_answered`.
     awaited: bool,
 }
@@ -110,27 +53,19 @@ pub struct Schedule<T> {
     idle: Condvar,
     /// Signalled when nothing is in flight any more.
     all_answered: Condvar,
-    delayed_max: usize,
 }
 
 impl<T> Schedule<T> {
-    /// Returns a schedule for that many workers at first, which admits at most `delayed_max` delayed requests at a time, and serves at most
-    /// `concurrency` of them; 0 is no limit.
-    pub fn new(delayed_max: usize, concurrency: usize, workers: u32) -> Self {
+    /// Returns a schedule of these requests, for that many workers at first.
+    pub fn new(requests: Requests<T>, workers: u32) -> Self {
         Schedule {
             state: Mutex::new(State {
-                queue: Queue::new(),
-                connections: Connections::new(),
-                places: Places::new(concurrency),
+                requests,
                 pool: Pool::new(workers),
-                arrivals: 0,
-                in_flight: 0,
-                delayed: 0,
                 awaited: false,
             }),
             idle: Condvar::new(),
             all_answered: Condvar::new(),
-            delayed_max,
         }
     }
 
@@ -139,41 +74,9 @@ impl<T> Schedule<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a request, to be answered at its deadline and after the earlier ones of its connection. At a limit, `refuse` turns it into
-    /// its refusal, which is answered at once.
-    ///
-    /// Returns a request that gets no response, since its connection gets none any more. It is this one, if the connection is closed. If it
-    /// is closing, this one is kept until it is closed, and the one that was kept before is returned.
-    pub fn push(&self, mut scheduled: Scheduled<T>, now: Instant, refuse: impl Fn(&mut T, Refusal)) -> Option<T> {
-        let state = &mut *self.lock();
-        state.arrivals += 1;
-        if scheduled.delayed && state.delayed + state.places.count_abandoned(now) >= self.delayed_max {
-            refuse(&mut scheduled.request, Refusal::Overload);
-            scheduled.answer_at_once(now);
-        }
-        let peer = scheduled.peer;
-        let mut place = state.connections.arrive(peer, scheduled.last, now);
-        if place == Place::Full {
-            refuse(&mut scheduled.request, Refusal::ConnectionFull);
-            scheduled.answer_at_once(now);
-            scheduled.last = true;
-            place = state.connections.arrive(peer, true, now);
-        }
-        match place {
-            Place::First(connection) => {
-                state.admit(&mut scheduled);
-                let due = scheduled.deadline();
-                state.insert(scheduled, connection, due);
-                None
-            }
-            Place::Behind => {
-                state.admit(&mut scheduled);
-                state.connections.wait(peer, scheduled);
-                None
-            }
-            Place::Closing => state.connections.discard(peer, scheduled).map(|before| before.request),
-            Place::Full | Place::Closed => Some(scheduled.request),
-        }
+    /// Puts a request on the schedule (see [`Requests::push`]).
+    pub fn push(&self, scheduled: Scheduled<T>, now: Instant, refuse: impl Fn(&mut T, Refusal)) -> Option<T> {
+        self.lock().requests.push(scheduled, now, refuse)
     }
 
     /// Blocks until there is something to do for a worker that does not lead. `answered` is the request that it has just answered, if its
@@ -181,7 +84,8 @@ impl<T> Schedule<T> {
     pub fn next(&self, answered: Option<Ticket>) -> Turn<T> {
         let mut state = self.lock();
         if let Some(answered) = answered {
-            self.settle(&mut state, answered);
+            state.requests.answered(answered);
+            self.signal_if_all_answered(&state);
         }
         loop {
             if state.pool.leader == Leader::Nobody {
@@ -233,19 +137,19 @@ impl<T> Schedule<T> {
 
     /// Takes the earliest request if it is due, unless one more worker has to be started first.
     fn take_due(&self, state: &mut State<T>, now: Instant) -> Option<Turn<T>> {
-        if state.queue.earliest()? > now {
+        if state.requests.earliest()? > now {
             return None;
         }
         if self.help(state, now) {
             return Some(Turn::Start);
         }
-        let (scheduled, ticket) = state.queue.pop()?;
+        let (scheduled, ticket) = state.requests.pop()?;
         Some(Turn::Answer(scheduled, ticket))
     }
 
     /// Wakes one more worker if that is needed. Returns whether one has to be started instead.
     fn help(&self, state: &mut State<T>, now: Instant) -> bool {
-        let help = state.pool.help(state.queue.earliest(), now);
+        let help = state.pool.help(state.requests.earliest(), now);
         if help == Help::Wake {
             self.idle.notify_one();
         }
@@ -269,75 +173,46 @@ impl<T> Schedule<T> {
         self.lock().pool.not_started(Instant::now());
     }
 
-    fn settle(&self, state: &mut State<T>, answered: Ticket) {
-        state.count_out(answered.delayed);
-        if let Some(next) = state.connections.answered(answered.peer, answered.connection) {
-            // Not before what is due already: a connection that pipelines takes turns with the others.
-            let due = next.deadline().max(Instant::now());
-            state.insert(next, answered.connection, due);
-        }
-        self.signal_if_all_answered(state);
-    }
-
-    /// Closes the connection of a request that the caller has just answered. Returns the requests behind it, which get no
-    /// response.
+    /// Closes the connection of a request that the caller has just answered (see [`Requests::close_after`]).
     pub fn close_after(&self, answered: Ticket) -> Vec<T> {
-        let mut state = self.lock();
-        state.count_out(answered.delayed);
-        self.close_connection(state, answered.peer, Some(answered.connection))
+        self.close_by(|requests| requests.close_after(answered))
     }
 
-    /// Closes a connection. Returns its requests, which get no response, except one that a worker is answering.
+    /// Closes a connection (see [`Requests::close`]).
     pub fn close(&self, peer: SocketAddr) -> Vec<T> {
-        self.close_connection(self.lock(), peer, None)
+        self.close_by(|requests| requests.close(peer))
     }
 
-    fn close_connection(&self, mut state: MutexGuard<'_, State<T>>, peer: SocketAddr, number: Option<u64>) -> Vec<T> {
-        let Some(closed) = state.connections.close(peer, number, Instant::now()) else {
-            self.signal_if_all_answered(&state);
-            return Vec::new();
-        };
-        let mut unanswered = Vec::from(closed.waiting);
-        // If the number was given, the scheduled request is with the caller.
-        if closed.scheduled && number.is_none() {
-            let queued = state.queue.extract(|(_, ticket)| ticket.connection == closed.number);
-            unanswered.extend(queued.map(|(scheduled, _)| scheduled));
-        }
-        for scheduled in &unanswered {
-            state.count_out(scheduled.delayed);
-            if scheduled.delayed {
-                state.places.abandon(scheduled.deadline());
-            }
-        }
+    fn close_by(&self, close: impl FnOnce(&mut Requests<T>) -> Vec<T>) -> Vec<T> {
+        let mut state = self.lock();
+        let unanswered = close(&mut state.requests);
         self.signal_if_all_answered(&state);
-        drop(state);
-        let requests = unanswered.into_iter().chain(closed.discarded);
-        requests.map(|scheduled| scheduled.request).collect()
+        unanswered
     }
 
     /// Refuses further requests of a request's connection, unless some wait behind it already. Returns whether it does.
     pub fn close_if_alone(&self, ticket: Ticket) -> bool {
-        self.lock().connections.close_if_alone(ticket.peer, ticket.connection)
+        self.lock().requests.close_if_alone(ticket)
     }
 
     /// Expires every deadline, also those of requests to come: all are due now. The leader has to be woken.
     pub fn expire(&self) {
-        self.lock().queue.expire(Instant::now());
+        self.lock().requests.expire(Instant::now());
     }
 
     /// Returns how many requests have arrived so far, including refused ones.
     pub fn arrivals(&self) -> u64 {
-        self.lock().arrivals
+        self.lock().requests.arrivals()
     }
 
     /// Returns the peers of the connections that have requests in flight.
     pub fn busy(&self) -> HashSet<SocketAddr> {
-        self.lock().connections.busy().collect()
+        self.lock().requests.busy()
     }
 
     /// Returns how many requests are admitted and not answered.
     pub fn in_flight(&self) -> usize {
-        self.lock().in_flight
+        self.lock().requests.in_flight()
     }
 
     /// Blocks until no request is in flight, at most until `deadline`. Returns whether none is.
@@ -345,45 +220,23 @@ impl<T> Schedule<T> {
         let mut state = self.lock();
         state.awaited = true;
         let left = deadline.saturating_duration_since(Instant::now());
-        let in_flight = |state: &mut State<T>| state.in_flight > 0;
+        let in_flight = |state: &mut State<T>| state.requests.in_flight() > 0;
         let waited = self.all_answered.wait_timeout_while(state, left, in_flight);
-        waited.unwrap_or_else(PoisonError::into_inner).0.in_flight == 0
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.requests.in_flight() == 0
     }
 
     fn signal_if_all_answered(&self, state: &State<T>) {
-        if state.awaited && state.in_flight == 0 {
+        if state.awaited && state.requests.in_flight() == 0 {
             self.all_answered.notify_all();
         }
     }
 }
 
 impl<T> State<T> {
-    /// Counts a request, and gives it a place if it is delayed.
-    fn admit(&mut self, scheduled: &mut Scheduled<T>) {
-        self.in_flight += 1;
-        if scheduled.delayed {
-            self.delayed += 1;
-            scheduled.start = self.places.take(scheduled.start, scheduled.delay);
-        }
-    }
-
-    fn count_out(&mut self, delayed: bool) {
-        self.in_flight -= 1;
-        self.delayed -= usize::from(delayed);
-    }
-
-    fn insert(&mut self, scheduled: Scheduled<T>, connection: u64, due: Instant) {
-        let ticket = Ticket {
-            peer: scheduled.peer,
-            connection,
-            delayed: scheduled.delayed,
-        };
-        self.queue.insert(due, (scheduled, ticket));
-    }
-
     /// Returns when a worker that waits from now on should look again.
     fn next_deadline(&self, now: Instant) -> Instant {
-        self.queue.earliest().unwrap_or(now + WAIT_MAX).max(now + WAIT_MIN)
+        self.requests.earliest().unwrap_or(now + WAIT_MAX).max(now + WAIT_MIN)
     }
 }
 
@@ -403,6 +256,10 @@ mod tests {
 
     /// A request, with its number and why it was refused.
     type Noted = (usize, Option<Refusal>);
+
+    fn schedule(delayed_max: usize, concurrency: usize, workers: u32) -> Schedule<Noted> {
+        Schedule::new(Requests::new(delayed_max, concurrency), workers)
+    }
 
     fn peer(port: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], port))
@@ -460,7 +317,7 @@ mod tests {
 
     #[test]
     fn what_is_due_first_is_answered_first_and_not_before() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         let now = Instant::now();
         let soon = now + Duration::from_millis(30);
         push(&schedule, request(1, soon, 2), now);
@@ -472,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_leader_waits_until_the_earliest_deadline_and_leads_on_until_it_answers() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         assert!(matches!(schedule.next(None), Turn::Receive));
         let now = Instant::now();
         push(&schedule, request(1, now + MINUTE, 1), now);
@@ -486,7 +343,7 @@ mod tests {
 
     #[test]
     fn requests_that_become_due_within_a_millisecond_share_a_wake_up() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         schedule.next(None);
         let now = Instant::now();
         push(&schedule, request(1, now + Duration::from_micros(500), 1), now);
@@ -500,7 +357,7 @@ mod tests {
     /// Returns a schedule whose leader is the caller, and waits. Calls `then` with it while another worker is idle, and returns that
     /// worker's turn.
     fn with_an_idle_worker(then: impl FnOnce(&Schedule<Noted>)) -> Turn<Noted> {
-        let schedule = Schedule::new(usize::MAX, 0, 2);
+        let schedule = schedule(usize::MAX, 0, 2);
         assert!(matches!(schedule.next(None), Turn::Receive));
         assert!(matches!(schedule.next_of_leader(), Turn::Wait(_)));
         thread::scope(|scope| {
@@ -538,7 +395,7 @@ mod tests {
 
     #[test]
     fn an_idle_worker_answers_what_is_due_before_the_leader_wakes_up() {
-        let schedule = Schedule::new(10, 0, 2);
+        let schedule = schedule(10, 0, 2);
         schedule.next(None);
         schedule.next_of_leader();
         let now = Instant::now();
@@ -549,14 +406,14 @@ mod tests {
 
     #[test]
     fn a_worker_is_started_if_all_stall() {
-        let schedule = Schedule::<Noted>::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         assert!(schedule.stall());
         schedule.go_on();
     }
 
     #[test]
     fn delayed_requests_past_the_limit_are_refused_until_one_is_answered() {
-        let schedule = Schedule::new(2, 0, 1);
+        let schedule = schedule(2, 0, 1);
         let now = Instant::now();
         let late = now + MINUTE;
         push(&schedule, request(1, now, 1), now);
@@ -586,7 +443,7 @@ mod tests {
 
     #[test]
     fn requests_of_closed_connections_count_against_the_limit_as_long_as_they_have_their_places() {
-        let schedule = Schedule::new(2, 1, 1);
+        let schedule = schedule(2, 1, 1);
         let now = Instant::now();
         let slow = |port, number| Scheduled {
             delay: MINUTE,
@@ -612,7 +469,7 @@ mod tests {
     #[test]
     fn at_most_as_many_delayed_requests_are_served_at_a_time_as_there_are_places() {
         const DELAY: Duration = Duration::from_millis(10);
-        let schedule = Schedule::new(usize::MAX, 2, 1);
+        let schedule = schedule(usize::MAX, 2, 1);
         let now = Instant::now();
         for number in 0..6 {
             let delayed = Scheduled {
@@ -635,7 +492,7 @@ mod tests {
 
     #[test]
     fn a_full_connection_gets_one_last_response() {
-        let schedule = Schedule::new(usize::MAX, 0, 1);
+        let schedule = schedule(usize::MAX, 0, 1);
         let now = Instant::now();
         for number in 0..=CONNECTION_IN_FLIGHT_MAX {
             assert_eq!(push(&schedule, request(1, now, number), now), None);
@@ -656,7 +513,7 @@ mod tests {
 
     #[test]
     fn a_connection_closed_after_a_response_gives_back_the_requests_behind_it() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         let now = Instant::now();
         for number in 0..3 {
             push(&schedule, request(1, now, number), now);
@@ -669,7 +526,7 @@ mod tests {
 
     #[test]
     fn a_closed_connection_gives_back_all_of_its_requests_and_its_successor_is_served() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         let now = Instant::now();
         push(&schedule, request(1, now + MINUTE, 1), now);
         push(&schedule, request(2, now, 10), now);
@@ -693,7 +550,7 @@ mod tests {
 
     #[test]
     fn a_response_to_a_closed_connection_does_not_concern_its_successor() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         let now = Instant::now();
         push(&schedule, request(1, now, 1), now);
         let (_, of_first) = next(&schedule, None);
@@ -711,7 +568,7 @@ mod tests {
 
     #[test]
     fn a_connection_closed_if_alone_takes_no_more_requests() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         let now = Instant::now();
         push(&schedule, request(1, now, 1), now);
         push(&schedule, request(1, now, 2), now);
@@ -725,7 +582,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_pipelines_takes_turns_with_the_others() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         let now = Instant::now();
         for number in 0..3 {
             push(&schedule, request(1, now, number), now);
@@ -738,7 +595,7 @@ mod tests {
 
     #[test]
     fn after_expire_everything_is_due_in_the_order_of_its_connection() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         let now = Instant::now();
         for (port, number) in [(1, 1), (2, 2), (1, 3)] {
             push(&schedule, request(port, now + MINUTE, number), now);
@@ -762,7 +619,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_for_the_last_response_is_notified() {
-        let schedule = Schedule::new(10, 0, 1);
+        let schedule = schedule(10, 0, 1);
         let now = Instant::now();
         assert!(schedule.wait_until_all_answered(now), "nothing is in flight");
         push(&schedule, request(1, now, 1), now);
@@ -780,7 +637,7 @@ mod tests {
     fn many_workers_answer_everything_in_the_order_of_each_connection() {
         const CONNECTIONS: u16 = 50;
         const REQUESTS: usize = 200;
-        let schedule = Arc::new(Schedule::new(usize::MAX, 0, 4));
+        let schedule = Arc::new(schedule(usize::MAX, 0, 4));
         let seen: Arc<Mutex<HashMap<SocketAddr, usize>>> = Arc::default();
         for _ in 0..4 {
             let (schedule, seen) = (Arc::clone(&schedule), Arc::clone(&seen));
@@ -802,7 +659,7 @@ mod tests {
             for port in 0..CONNECTIONS {
                 let now = Instant::now();
                 let deadline = now + Duration::from_micros(random.u64(0..500));
-                while schedule.lock().connections.is_full(peer(port)) {
+                while schedule.lock().requests.is_full(peer(port)) {
                     thread::yield_now();
                 }
                 assert_eq!(push(&schedule, request(port, deadline, number), now), None);
@@ -819,7 +676,7 @@ mod tests {
         fn any_requests_leave_once_each_by_deadline_and_in_the_order_of_their_connection(
             arrivals in prop::collection::vec((0u16..5, 0u64..1_000), 1..60)
         ) {
-            let schedule = Schedule::new(usize::MAX, 0, 1);
+            let schedule = schedule(usize::MAX, 0, 1);
             let now = Instant::now();
             let past = now - Duration::from_secs(1);
             for (number, (port, after_us)) in arrivals.iter().enumerate() {

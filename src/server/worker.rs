@@ -4,15 +4,16 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::delivery::{is_gone, write_rest, write_some};
 use super::endpoint::delay::nanoseconds;
 use super::endpoint::{Body, Response};
 use super::intake::Intake;
 use super::pending::{Channel, PendingRequest};
+use super::requests::{Scheduled, Ticket};
 use super::response::{Composer, Persistence};
-use super::schedule::{Scheduled, Ticket, Turn};
+use super::schedule::Turn;
 use super::{Close, Shared, panics, unread_body_of};
 use crate::diagnostics::report;
 use crate::metrics::{Labels, Method, Path, Recorder};
@@ -100,8 +101,6 @@ impl Worker {
     /// Answers a request, records and logs it. Returns its ticket if its connection stays open.
     fn answer(&mut self, scheduled: Scheduled<Box<PendingRequest>>, ticket: Ticket) -> Option<Ticket> {
         let peer = scheduled.peer;
-        // At the end of a drain it is answered before its start.
-        let queue_until = (self.shared.flags.concurrency > 0 && scheduled.delayed).then_some(scheduled.start);
         let PendingRequest {
             method,
             arrived,
@@ -110,6 +109,9 @@ impl Worker {
             persistence,
             channel,
         } = *scheduled.request;
+        // At the end of a drain it is answered before its start.
+        let queue = (self.shared.flags.concurrency > 0 && scheduled.delayed)
+            .then(|| scheduled.start.min(Instant::now()) - arrived);
         let (path, status) = (response.path, response.status);
         let is_head = method == Method::Head;
         let is_probe = matches!(path, Path::Healthz | Path::Readyz | Path::Metrics);
@@ -139,7 +141,7 @@ impl Worker {
                     }
                     closed => closed,
                 };
-                let delivered = self.deliver(&mut *writer, &response, persistence, is_head, arrived, queue_until);
+                let delivered = self.deliver(&mut *writer, &response, persistence, is_head, arrived, queue);
                 // If the client is gone, nothing is left to close, and its port may have another connection.
                 let stays = delivered.as_ref().map_or_else(is_gone, |()| true);
                 (persistence == Persistence::ClosedByServer || !stays).then_some(Close {
@@ -154,7 +156,6 @@ impl Worker {
         let duration = now - arrived;
         let labels = Labels { method, path, status };
         self.recorder.record(labels, nanoseconds(duration), trace, now);
-        let queue = queue_until.map(|start| start.min(now) - arrived);
         if let Some(queue) = queue {
             self.shared.metrics.queued(nanoseconds(queue));
         }
@@ -177,13 +178,11 @@ impl Worker {
         persistence: Persistence,
         is_head: bool,
         arrived: Instant,
-        queue_until: Option<Instant>,
+        queue: Option<Duration>,
     ) -> io::Result<()> {
         let Worker { shared, composer, .. } = self;
         let expose = |format, out: &mut Vec<u8>| shared.metrics.render(format, shared.schedule.in_flight(), out);
-        let now = Instant::now();
-        let queue = queue_until.map(|start| start.min(now) - arrived);
-        let mut rest = composer.compose(response, persistence, is_head, now - arrived, queue, expose);
+        let mut rest = composer.compose(response, persistence, is_head, arrived.elapsed(), queue, expose);
         if write_some(writer, &mut rest)? {
             return Ok(());
         }
