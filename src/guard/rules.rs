@@ -97,7 +97,8 @@ impl Rules {
         } else {
             0
         };
-        if situation.behind && unread >= FLOOD_UNREAD {
+        // Without a request in flight, it may be one long head.
+        if busy && situation.behind && unread >= FLOOD_UNREAD {
             return Some(CloseReason::Flood);
         }
         if unread != seen.unread {
