@@ -77,9 +77,8 @@ fn more_clients_than_descriptors_are_served() {
         wait_for(
             "a fresh client to be served",
             || {
-                std::panic::catch_unwind(|| fetch_status(server.address, "/healthz"))
-                    .ok()
-                    .flatten()
+                let status = std::panic::catch_unwind(|| fetch_status(server.address, "/healthz"));
+                status.ok().and_then(Result::ok)
             },
             |status| *status == Some(200),
         );

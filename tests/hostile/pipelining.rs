@@ -21,7 +21,7 @@ fn pipelined_requests_are_limited_and_answered_in_order() {
         let pipelined = |count| {
             let mut crowd = Crowd::connect(server.address, 1);
             for status in statuses.iter().cycle().take(count) {
-                crowd.send(format!("GET /?delay=100ms&status={status} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
+                crowd.send(format!("GET /?delay=1s&status={status} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes());
             }
             crowd.until_all("closed", |member| member.closed);
             crowd.members[0].statuses().to_vec()
@@ -52,7 +52,8 @@ fn pipelined_scrapes_do_not_delay_others() {
         let mut crowd = Crowd::connect(server.address, 100);
         crowd.send(b"GET /?status=202 HTTP/1.1\r\nHost: test\r\n\r\n");
         crowd.send(&b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n".repeat(300));
-        // The last response closes the connection.
+        // The last response closes the connection, also that of a client with which the server keeps up.
+        crowd.send(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         crowd.until_all("closed", |member| member.closed);
         let mut answers = 0;
         for member in &crowd.members {

@@ -60,7 +60,7 @@ fn three_minutes_of_mixed_faults_lose_and_leak_nothing() {
     let before = figures();
     let begun = Instant::now();
     let stop = AtomicBool::new(false);
-    let (seen, mut probes, closed_unanswered) = std::thread::scope(|scope| {
+    let (seen, mut probes) = std::thread::scope(|scope| {
         let stop = &stop;
         let address = server.address;
         let clients = scope.spawn(move || load_until(address, "/", CLIENTS, LASTS, &AtomicBool::new(false)));
@@ -86,12 +86,10 @@ fn three_minutes_of_mixed_faults_lose_and_leak_nothing() {
             }
         });
         let mut probes = Vec::new();
-        let mut closed_unanswered = 0;
         let mut resident = Vec::new();
         while begun.elapsed() < LASTS {
             let start = Instant::now();
-            // A connection from a port that is reused within a second may be closed unanswered.
-            closed_unanswered += usize::from(fetch_status(address, "/metrics") != Some(200));
+            assert_eq!(fetch_status(address, "/metrics").unwrap(), 200);
             probes.push(start.elapsed());
             if resident.len() as u64 <= begun.elapsed().as_secs() / 20 {
                 resident.push(server.resident_bytes() >> 20);
@@ -100,7 +98,7 @@ fn three_minutes_of_mixed_faults_lose_and_leak_nothing() {
         }
         stop.store(true, Ordering::Relaxed);
         println!("resident memory every 20 s: {resident:?} MiB");
-        (clients.join().unwrap(), probes, closed_unanswered)
+        (clients.join().unwrap(), probes)
     });
     let exposition = server.metrics();
     let served: f64 = exposition
@@ -125,7 +123,5 @@ fn three_minutes_of_mixed_faults_lose_and_leak_nothing() {
         now.1 <= before.1 + 6 && now.2 <= before.2 + 6
     });
     println!("recovered {:?}", figures());
-    println!("probes {}, closed unanswered {closed_unanswered}", probes.len());
-    assert!(closed_unanswered * 500 <= probes.len(), "{closed_unanswered}");
     assert_eq!(seen.lost, 0);
 }

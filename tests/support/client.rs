@@ -1,9 +1,11 @@
 //! An HTTP client that exposes every byte, and load from many such clients.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 use crate::PATIENCE;
 use crate::access_log::Durations;
@@ -53,7 +55,23 @@ impl Response {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
-        let stream = TcpStream::connect_timeout(&address, TIMEOUT).expect("the server accepts");
+        Client::of(
+            address,
+            TcpStream::connect_timeout(&address, TIMEOUT).expect("the server accepts"),
+        )
+    }
+
+    /// Connects from another address of this host, `from`, so that the port is not that of a client whose connection was just closed:
+    /// to the server, that would be the same client (docs/robustness.md).
+    pub fn connect_from(from: Ipv4Addr, address: SocketAddr) -> Client {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        let connected = socket.connect_timeout(&address.into(), TIMEOUT);
+        connected.expect("the server accepts");
+        Client::of(address, socket.into())
+    }
+
+    fn of(address: SocketAddr, stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         stream.set_nodelay(true).unwrap();
