@@ -84,6 +84,8 @@ impl Doorbell {
         let mut stopped = None;
         loop {
             thread::sleep(RING_BUSY);
+            // Threads of replaced servers end.
+            self.shortage.fit_descriptors(false);
             let before = std::mem::replace(&mut arrivals, self.server.arrivals());
             let draining = self.server.is_draining();
             let ended = self.server.acceptor().ended();
@@ -113,6 +115,8 @@ impl Doorbell {
         if self.shortage.reason(metrics::open_fds()).is_some() || limits::try_threads(REOPEN_THREADS).is_err() {
             return false;
         }
+        // The threads of the replaced server's connections serve none of the new one.
+        self.shortage.fit_descriptors(true);
         match self.server.reopen() {
             Ok(()) => {
                 report("tiny_http had stopped accepting connections; it accepts them again");

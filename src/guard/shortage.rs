@@ -39,9 +39,7 @@ impl Shortage {
 
     /// Returns the reason to close connections if `open` descriptors are open and threads or descriptors are short.
     pub(super) fn reason(&mut self, open: Option<u64>) -> Option<CloseReason> {
-        if self.read_at.elapsed() >= READ_INTERVAL {
-            (self.threads_max, self.read_at) = (self.connections.threads.max(), Instant::now());
-        }
+        self.read();
         // Descriptors may be as few as they are since threads are.
         let descriptors = descriptors_are_short(open);
         if is_short(metrics::threads().unwrap_or(0), self.threads_max) || (descriptors && self.connections.of_threads) {
@@ -49,6 +47,19 @@ impl Shortage {
         } else {
             descriptors.then_some(CloseReason::Descriptors)
         }
+    }
+
+    fn read(&mut self) {
+        if self.read_at.elapsed() >= READ_INTERVAL {
+            (self.threads_max, self.read_at) = (self.connections.threads.max(), Instant::now());
+        }
+    }
+
+    /// Fits the limit on descriptors to the threads that are left (see [`limits::Connections::fit_descriptors`]).
+    pub(super) fn fit_descriptors(&mut self, lowers: bool) {
+        self.read();
+        // With the limit as it was, more threads may be needed than there are.
+        let _ = self.connections.fit_descriptors(self.threads_max, lowers);
     }
 
     /// Returns why that many stuck connections are too many, in one line, if they are: they hold more than a [`STUCK_MIN`]th of the threads

@@ -18,6 +18,9 @@ use crate::metrics;
 /// the acceptor, those of connections that have just ended, and those of workers in place of stalled ones.
 const THREADS_RESERVED: u64 = 80;
 
+/// Threads that are left when the limit on descriptors is fitted to the others.
+const THREADS_SPARE: u64 = 16;
+
 /// Descriptors that are not for connections: some ten at rest, and those of reopened acceptors.
 const DESCRIPTORS_RESERVED: u64 = 24;
 
@@ -96,9 +99,31 @@ impl Connections {
     /// Returns the error of the system call; the server works with the limit as it was, too.
     pub fn set_descriptors(&self) -> io::Result<()> {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        let needed = self.max.saturating_mul(DESCRIPTORS_EACH) + DESCRIPTORS_RESERVED;
-        let soft = if self.of_threads { needed } else { hard };
+        let soft = if self.of_threads { self.needed() } else { hard };
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard)?;
+        Ok(())
+    }
+
+    fn needed(&self) -> u64 {
+        self.max.saturating_mul(DESCRIPTORS_EACH) + DESCRIPTORS_RESERVED
+    }
+
+    /// Sets the limit on descriptors to what the connections take for which there are threads now, if there may be `threads_max`; unless
+    /// `lowers`, only raises it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of the system call.
+    pub fn fit_descriptors(&self, threads_max: u64, lowers: bool) -> io::Result<()> {
+        let (Some(open), Some(threads)) = (metrics::open_fds(), metrics::threads()) else {
+            return Ok(());
+        };
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let connections = threads_max.saturating_sub(threads + THREADS_SPARE);
+        let fitting = self.needed().min(open + DESCRIPTORS_EACH * connections);
+        if self.of_threads && (lowers || fitting > soft) {
+            setrlimit(Resource::RLIMIT_NOFILE, fitting, hard)?;
+        }
         Ok(())
     }
 

@@ -34,9 +34,15 @@ pub struct Crowd {
 impl Crowd {
     /// Opens `count` connections at once.
     pub fn connect(address: SocketAddr, count: usize) -> Crowd {
+        Crowd::connect_and_send(address, count, b"")
+    }
+
+    /// Opens `count` connections at once, and sends `bytes` on each as soon as it is open.
+    pub fn connect_and_send(address: SocketAddr, count: usize, bytes: &[u8]) -> Crowd {
         let members = (0..count)
             .map(|_| {
-                let stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts");
+                let mut stream = TcpStream::connect_timeout(&address, PATIENCE).expect("the server accepts");
+                stream.write_all(bytes).expect("the server reads");
                 stream.set_nonblocking(true).unwrap();
                 stream.set_nodelay(true).unwrap();
                 Member {
