@@ -55,11 +55,14 @@ impl Shortage {
         }
     }
 
-    /// Fits the limit on descriptors to the threads that are left (see [`limits::Connections::fit_descriptors`]).
+    /// Fits the limit on descriptors to the threads that are left, if those allow the fewest connections (see
+    /// [`limits::Connections::fit_descriptors`]).
     pub(super) fn fit_descriptors(&mut self, lowers: bool) {
-        self.read();
-        // With the limit as it was, more threads may be needed than there are.
-        let _ = self.connections.fit_descriptors(self.threads_max, lowers);
+        if self.connections.of_threads {
+            self.read();
+            // With the limit as it was, more threads may be needed than there are.
+            let _ = self.connections.fit_descriptors(self.threads_max, lowers);
+        }
     }
 
     /// Returns why that many stuck connections are too many, in one line, if they are: they hold more than a [`STUCK_MIN`]th of the threads

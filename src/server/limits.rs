@@ -119,9 +119,10 @@ impl Connections {
             return Ok(());
         };
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-        let connections = threads_max.saturating_sub(threads + THREADS_SPARE);
+        // At least one, or a new acceptor would end at once.
+        let connections = threads_max.saturating_sub(threads + THREADS_SPARE).max(1);
         let fitting = self.needed().min(open + DESCRIPTORS_EACH * connections);
-        if self.of_threads && (lowers || fitting > soft) {
+        if lowers || fitting > soft {
             setrlimit(Resource::RLIMIT_NOFILE, fitting, hard)?;
         }
         Ok(())

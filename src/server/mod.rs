@@ -1,8 +1,8 @@
 //! The plain server: complete and correct for well-behaved clients.
 //!
-//! The files are in the order in which a request travels: `listener`, `acceptor`, `intake`, `request`, `framing`,
-//! `endpoint`, `schedule` with its `pool`, `requests` with their `queue`, `connections` and `places`, `worker`, `response`, `delivery`, `access_log`. `drain` ends the
-//! server; `panics` handles what must not happen.
+//! The files are in the order in which a request travels: `listener`, `acceptor`, `intake`, `request`, `framing`, `endpoint`,
+//! `schedule` with its `pool`, `requests` with their `queue`, `connections` and `places`, `worker`, `response`, `delivery`,
+//! `access_log`. `drain` ends the server; `panics` handles what must not happen.
 //!
 //! tiny_http offers no way to close a connection. So the server sends those that should be closed down a channel: see [`Close`].
 //! If nobody receives, the client closes the connection, since the response says `Connection: close`.
