@@ -15,8 +15,11 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use crate::metrics;
 
 /// Threads that are not for connections, unless a quarter of all is more than what is left: some ten at rest, six for each reopening of
-/// the acceptor, those of connections that have just ended, and those of workers in place of stalled ones.
-const THREADS_RESERVED: u64 = 80;
+/// the acceptor, and those of workers in place of stalled ones.
+const THREADS_RESERVED: u64 = 40;
+
+/// Beside them, one thread in this many is not: those of connections that have just ended.
+const THREADS_ENDING: u64 = 32;
 
 /// Threads that are left when the limit on descriptors is fitted to the others.
 const THREADS_SPARE: u64 = 16;
@@ -79,7 +82,8 @@ impl Connections {
         let threads = Threads::read();
         let threads_max = threads.max();
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
-        let of_threads = threads_max.saturating_sub(THREADS_RESERVED).max(threads_max / 4);
+        let reserved = THREADS_RESERVED + threads_max / THREADS_ENDING;
+        let of_threads = threads_max.saturating_sub(reserved).max(threads_max / 4);
         let of_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_EACH;
         let is_of_threads = of_threads < of_descriptors;
         Connections {
