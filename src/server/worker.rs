@@ -109,9 +109,10 @@ impl Worker {
             persistence,
             channel,
         } = *scheduled.request;
+        let taken = Instant::now();
         // At the end of a drain it is answered before its start.
-        let queue = (self.shared.flags.concurrency > 0 && scheduled.delayed)
-            .then(|| scheduled.start.min(Instant::now()) - arrived);
+        let queue =
+            (self.shared.flags.concurrency > 0 && scheduled.delayed).then(|| scheduled.start.min(taken) - arrived);
         let (path, status) = (response.path, response.status);
         let is_head = method == Method::Head;
         let is_probe = matches!(path, Path::Healthz | Path::Readyz | Path::Metrics);
@@ -141,7 +142,7 @@ impl Worker {
                     }
                     closed => closed,
                 };
-                let delivered = self.deliver(&mut *writer, &response, persistence, is_head, arrived, queue);
+                let delivered = self.deliver(&mut *writer, &response, persistence, is_head, taken - arrived, queue);
                 // If the client is gone, nothing is left to close, and its port may have another connection.
                 let stays = delivered.as_ref().map_or_else(is_gone, |()| true);
                 (persistence == Persistence::ClosedByServer || !stays).then_some(Close {
@@ -177,12 +178,12 @@ impl Worker {
         response: &Response,
         persistence: Persistence,
         is_head: bool,
-        arrived: Instant,
+        took: Duration,
         queue: Option<Duration>,
     ) -> io::Result<()> {
         let Worker { shared, composer, .. } = self;
         let expose = |format, out: &mut Vec<u8>| shared.metrics.render(format, shared.schedule.in_flight(), out);
-        let mut rest = composer.compose(response, persistence, is_head, arrived.elapsed(), queue, expose);
+        let mut rest = composer.compose(response, persistence, is_head, took, queue, expose);
         if write_some(writer, &mut rest)? {
             return Ok(());
         }
