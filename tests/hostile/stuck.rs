@@ -1,13 +1,14 @@
 //! Connections that tiny_http never releases: they are counted, and `/healthz` asks for a restart before they have taken everything.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use crate::descriptors::limited;
 use crate::fault::{ends_well, turn, write_row};
+use support::client::connect_from;
 use support::server::Server;
 use support::{PATIENCE, wait_for};
 
@@ -45,11 +46,7 @@ const CLIENTS: [Client; 3] = [Client::Stays, Client::Closes, Client::Resets];
 /// Each connects from an address of its own, `number`: the port of one that resets is free again, and whoever got it would wait behind its
 /// requests.
 fn send(number: u8, address: SocketAddr, requests: &str, client: Client) -> Option<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let source = SocketAddr::from(([127, 0, 1, number], 0));
-    socket.bind(&source.into()).unwrap();
-    socket.connect_timeout(&address.into(), PATIENCE).unwrap();
-    let mut stream = TcpStream::from(socket);
+    let mut stream = connect_from(Ipv4Addr::new(127, 0, 1, number), address);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(format!("{FIRST}{requests}").as_bytes()).unwrap();
     assert!(stream.read(&mut [0; 1024]).unwrap() > 0, "the first is answered");

@@ -53,6 +53,16 @@ impl Response {
     }
 }
 
+/// Connects from another address of this host, `from`, so that the port is not that of a client whose connection was just closed or
+/// reset: to the server, that would be the same client (docs/robustness.md).
+pub fn connect_from(from: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+    let connected = socket.connect_timeout(&address.into(), TIMEOUT);
+    connected.expect("the server accepts");
+    socket.into()
+}
+
 impl Client {
     pub fn connect(address: SocketAddr) -> Client {
         Client::of(
@@ -61,14 +71,9 @@ impl Client {
         )
     }
 
-    /// Connects from another address of this host, `from`, so that the port is not that of a client whose connection was just closed:
-    /// to the server, that would be the same client (docs/robustness.md).
+    /// Connects from another address of this host (see [`connect_from`]).
     pub fn connect_from(from: Ipv4Addr, address: SocketAddr) -> Client {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
-        let connected = socket.connect_timeout(&address.into(), TIMEOUT);
-        connected.expect("the server accepts");
-        Client::of(address, socket.into())
+        Client::of(address, connect_from(from, address))
     }
 
     fn of(address: SocketAddr, stream: TcpStream) -> Client {
