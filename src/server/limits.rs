@@ -119,13 +119,16 @@ impl Connections {
     ///
     /// Returns the error of the system call.
     pub fn fit_descriptors(&self, threads_max: u64, lowers: bool) -> io::Result<()> {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        if !lowers && soft >= self.needed() {
+            return Ok(());
+        }
         let (Some(open), Some(threads)) = (metrics::open_fds(), metrics::threads()) else {
             return Ok(());
         };
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
         // At least one, or a new acceptor would end at once.
         let connections = threads_max.saturating_sub(threads + THREADS_SPARE).max(1);
-        let fitting = self.needed().min(open + DESCRIPTORS_EACH * connections);
+        let fitting = self.needed().min(open + DESCRIPTORS_EACH * connections.min(self.max));
         if lowers || fitting > soft {
             setrlimit(Resource::RLIMIT_NOFILE, fitting, hard)?;
         }

@@ -73,7 +73,7 @@ pub struct Requests<T> {
 }
 
 impl<T> Requests<T> {
-    /// Admits at most `delayed_max` delayed requests at a time, and serves at most `concurrency` of them; 0 is no limit.
+    /// Returns none, to admit at most `delayed_max` delayed requests at a time, and to serve at most `concurrency` of them; 0 is no limit.
     pub fn new(delayed_max: usize, concurrency: usize) -> Self {
         Requests {
             queue: Queue::new(),
