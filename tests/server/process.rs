@@ -355,6 +355,16 @@ fn delays_and_durations_do_not_follow_a_stepped_clock() {
     assert!(moved < 1.5, "process_start_time_seconds moved by {moved} s");
 }
 
+#[test]
+fn servers_that_start_within_a_tick_of_the_system_have_start_times_of_their_own() {
+    let servers: Vec<Server> = (0..10).map(|_| Server::start(&[])).collect();
+    let times: Vec<f64> = servers
+        .iter()
+        .map(|server| value_of(&server.metrics(), "httpserver_start_time_seconds").unwrap())
+        .collect();
+    assert!(times.is_sorted_by(|before, after| before < after), "{times:?}");
+}
+
 /// The macros panic if the write fails. Our own function for diagnostics does not.
 #[test]
 fn no_source_file_uses_a_print_macro() {
