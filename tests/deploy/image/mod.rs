@@ -39,6 +39,23 @@ fn hadolint_finds_nothing_in_the_containerfile() {
     assert_eq!(findings, "");
 }
 
+/// As the other suites do.
+#[test]
+fn the_binary_starts_at_any_time_while_the_image_is_built_again() {
+    let podman = Podman::with_image();
+    thread::scope(|scope| {
+        let build = scope.spawn(podman::build);
+        while !build.is_finished() {
+            let started = Command::new(&podman.binary)
+                .arg("--version")
+                .stdout(Stdio::null())
+                .status();
+            assert!(started.expect("the binary starts").success());
+        }
+        assert_eq!(build.join().unwrap(), podman.binary);
+    });
+}
+
 #[test]
 fn the_image_has_only_the_binary_and_at_most_3_mib() {
     let podman = Podman::with_image();

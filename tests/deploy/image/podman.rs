@@ -20,12 +20,9 @@ impl Podman {
     /// Returns the podman of this test program. The first call builds the image.
     pub fn with_image() -> &'static Self {
         static PODMAN: OnceLock<Podman> = OnceLock::new();
-        PODMAN.get_or_init(|| {
-            let printed = stdout(&mut Command::new(root().join("tests/deploy/image/build")));
-            Podman {
-                home: Path::new(env!("CARGO_TARGET_TMPDIR")).join("podman"),
-                binary: printed.lines().last().expect("the path of the binary").into(),
-            }
+        PODMAN.get_or_init(|| Podman {
+            home: Path::new(env!("CARGO_TARGET_TMPDIR")).join("podman"),
+            binary: build(),
         })
     }
 
@@ -53,6 +50,12 @@ impl Podman {
         let flags = std::fs::read_to_string(self.home.join("build-flags")).expect("the image is built");
         flags.trim_end().to_owned()
     }
+}
+
+/// Builds the image, and returns the path of the binary in it.
+pub fn build() -> PathBuf {
+    let printed = stdout(&mut Command::new(root().join("tests/deploy/image/build")));
+    printed.lines().last().expect("the path of the binary").into()
 }
 
 /// Returns the standard output of a command. Panics if it fails.
