@@ -3,8 +3,8 @@
 //! Names and meanings follow Prometheus's "Standard and runtime collectors"; proc(5) describes the sources. A value
 //! that cannot be read is `None` and left out of the exposition, never guessed.
 //!
-//! There is a thread for each connection, so nothing here may look at every thread: /proc/self/stat does, and takes a
-//! millisecond for 5,000 threads. It is read once.
+//! There is a thread for each connection, so nothing here may look at every thread. Reading /proc/self/stat does, and takes a
+//! millisecond for 5,000 threads.
 
 use super::record::unix_time_ms;
 use nix::libc::{RLIM_INFINITY, rlim_t};
@@ -12,13 +12,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{SysconfVar, sysconf};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
-
-/// The unit of the times in /proc/self/stat: `sysconf(_SC_CLK_TCK)`. It is part of the kernel's ABI, independent of the
-/// kernel's timer frequency, and is 100 on every architecture for which Rust has a Linux target.
-const TICKS_PER_SECOND: u64 = 100;
 
 /// A limit on the process's CPU time that it never reaches: 100 years, seconds.
 const CPU_LIMIT_SECONDS: rlim_t = 100 * 365 * 24 * 3_600;
@@ -30,9 +26,6 @@ const LINKS_OF_EMPTY: u64 = 2;
 #[derive(Debug)]
 pub(super) struct Process {
     page_size_bytes: Option<u64>,
-    /// The Unix time at which the process started, by the clock at its start, to the tick.
-    start_time_ms: Option<u64>,
-    /// The same, read from the clock.
     started_at_ms: u64,
 }
 
@@ -46,8 +39,6 @@ pub(super) struct Usage {
     pub open_fds: Option<u64>,
     /// The soft limit, at which `open` fails.
     pub max_fds: Option<u64>,
-    /// The Unix time at which the process started, by the clock at its start.
-    pub start_time_ms: Option<u64>,
     pub threads: Option<u64>,
 }
 
@@ -57,13 +48,12 @@ impl Process {
         let page_size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
         Process {
             page_size_bytes: page_size.and_then(|bytes| bytes.try_into().ok()),
-            start_time_ms: start_time_ms(),
             started_at_ms: unix_time_ms(),
         }
     }
 
-    /// Returns the Unix time at which the process started, as read then. Setting the clock does not change it, and replicas
-    /// that start within a tick differ in it, so it identifies the process.
+    /// Returns the Unix time at which the process started, as read from the clock then. Setting the clock does not change it. That
+    /// of /proc has whole ticks of 10 ms, which replicas may share. So this identifies the process.
     pub(super) fn started_at_ms(&self) -> u64 {
         self.started_at_ms
     }
@@ -76,7 +66,6 @@ impl Process {
             virtual_memory_bytes: virtual_bytes,
             open_fds: open_fds(),
             max_fds: getrlimit(Resource::RLIMIT_NOFILE).ok().map(|(soft, _hard)| soft),
-            start_time_ms: self.start_time_ms,
             threads: threads(),
         }
     }
@@ -118,27 +107,6 @@ pub fn threads() -> Option<u64> {
         .checked_sub(LINKS_OF_EMPTY)
 }
 
-/// Returns field 22 of /proc/self/stat: when the process started, in ticks since the system's boot.
-fn parse_start_ticks(stat: &str) -> Option<u64> {
-    // Field 2 is the program's name in parentheses. It may contain anything, parentheses and spaces included.
-    let (_, from_field_3) = stat.rsplit_once(')')?;
-    from_field_3.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
-}
-
-/// Returns the Unix time at which the process started, to the tick.
-fn start_time_ms() -> Option<u64> {
-    let start_ticks = parse_start_ticks(&String::from_utf8_lossy(&fs::read("/proc/self/stat").ok()?))?;
-    Some(boot_time_seconds()? * 1_000 + start_ticks * (1_000 / TICKS_PER_SECOND))
-}
-
-/// Returns the Unix time of boot from the line `btime` of /proc/stat, as Prometheus's client for Go does.
-fn boot_time_seconds() -> Option<u64> {
-    let lines = BufReader::new(File::open("/proc/stat").ok()?).lines();
-    lines
-        .map_while(Result::ok)
-        .find_map(|line| line.strip_prefix("btime ")?.parse().ok())
-}
-
 /// Returns the number of open descriptors.
 ///
 /// Since Linux 6.2 this is the size of /proc/self/fd. Older kernels report a size of 0, which is never the number,
@@ -156,28 +124,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn special_characters_in_the_program_name_do_not_shift_the_fields() {
-        let line = "7 (a) R 1 (b) S 1 7 7 0 -1 4194304 5 0 0 0 11 22 0 0 20 0 33 0 44 55 66 18446744073709551615 1\n";
-        assert_eq!(parse_start_ticks(line), Some(44));
-    }
-
-    #[test]
-    fn a_line_without_the_field_is_not_parsed() {
-        let whole = "7 (a) S 1 7 7 0 -1 4194304 5 0 0 0 11 22 0 0 20 0 33 0 4";
-        assert_eq!(parse_start_ticks(whole), Some(4));
-        for len in 0..whole.len() {
-            assert_eq!(parse_start_ticks(&whole[..len]), None, "{len}");
-        }
-    }
-
-    #[test]
-    fn the_time_of_boot_is_the_value_of_the_line_btime() {
-        let stat = fs::read_to_string("/proc/stat").unwrap();
-        let btime = stat.lines().find_map(|line| line.strip_prefix("btime ")).unwrap();
-        assert_eq!(boot_time_seconds(), btime.parse().ok());
-    }
-
-    #[test]
     fn the_number_of_descriptors_is_the_number_of_entries() {
         // Other tests of this process open and close files at the same time, so wait for a moment without changes.
         let counted = || fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1;
@@ -191,9 +137,7 @@ mod tests {
 
     #[test]
     fn every_value_is_read() {
-        let process = Process::new();
-        let usage = process.usage();
-        assert!(usage.start_time_ms.is_some() && usage.start_time_ms <= Some(process.started_at_ms()));
+        let usage = Process::new().usage();
         assert!(usage.cpu_ns.is_some());
         assert!(
             usage.resident_memory_bytes > Some(100_000) && usage.resident_memory_bytes <= usage.virtual_memory_bytes

@@ -66,8 +66,6 @@ fn proc_number(server: &Server, file: &str, find: impl Fn(&str) -> Option<u64>) 
 /// memory of the scrape itself, and the connection that the doorbell opens now and then, with its thread.
 #[test]
 fn process_metrics_agree_with_proc() {
-    /// How far the boot time in /proc/stat, in whole seconds, may be off.
-    const BOOT_TIME_ROUNDING_S: f64 = 1.5;
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     let before_start = now();
     let server = Server::start(&[]);
@@ -105,8 +103,10 @@ fn process_metrics_agree_with_proc() {
         );
     }
     let started = value("process_start_time_seconds");
-    let range = before_start - BOOT_TIME_ROUNDING_S..=after_start + BOOT_TIME_ROUNDING_S;
+    // It is rounded down to a millisecond.
+    let range = before_start - 0.001..=after_start;
     assert!(range.contains(&started), "started at {started}, not in {range:?}");
+    assert_eq!(value("httpserver_start_time_seconds"), started);
     let max_fds = proc_number(&server, "limits", |limits| {
         limits
             .lines()

@@ -195,7 +195,7 @@ pub(super) static FAMILIES: [Family; 17] = [
     gauge(
         "process_start_time_seconds",
         "Start time of the process since unix epoch in seconds.",
-        |scrape| scrape.usage.start_time_ms.map(Value::UnixMilliseconds),
+        |scrape| Some(Value::UnixMilliseconds(scrape.metrics.process.started_at_ms())),
     ),
     gauge("process_threads", "Number of OS threads in the process.", |scrape| {
         scrape.usage.threads.map(Value::Integer)

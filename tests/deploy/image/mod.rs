@@ -39,7 +39,7 @@ fn hadolint_finds_nothing_in_the_containerfile() {
     assert_eq!(findings, "");
 }
 
-/// As the other suites do.
+/// The other suites start it meanwhile.
 #[test]
 fn the_binary_starts_at_any_time_while_the_image_is_built_again() {
     let podman = Podman::with_image();
