@@ -400,7 +400,13 @@ mod tests {
         schedule.next_of_leader();
         let now = Instant::now();
         push(&schedule, request(1, now + Duration::from_millis(20), 1), now);
-        assert!(matches!(schedule.next(None), Turn::Answer(due, _) if due.request.0 == 1));
+        let mut turn = schedule.next(None);
+        // A busy machine wakes it up so late that one more is wanted.
+        while matches!(turn, Turn::Start) {
+            schedule.not_started();
+            turn = schedule.next(None);
+        }
+        assert!(matches!(turn, Turn::Answer(due, _) if due.request.0 == 1));
         assert!(now.elapsed() < MINUTE);
     }
 
